@@ -1,0 +1,7 @@
+"""authz decides, holds and books the money of telephone calls."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+__version__ = version("authz")

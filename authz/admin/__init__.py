@@ -1,0 +1,3 @@
+"""The admin API for operators."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""The authz command."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""The demonstration deck and the calls that make run places."""
+
+from __future__ import annotations

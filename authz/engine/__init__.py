@@ -1,0 +1,3 @@
+"""Decides calls, holds money for them and books their cost."""
+
+from __future__ import annotations

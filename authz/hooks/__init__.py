@@ -1,0 +1,3 @@
+"""What switches call: the HTTP hook API."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Decks: import, compile, publish and quote prices."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Processes: supervisor, hook workers, office."""
+
+from __future__ import annotations

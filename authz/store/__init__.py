@@ -1,0 +1,3 @@
+"""All knowledge of Redis and Valkey: client, scripts, keys, layouts, embedded server."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Parts that several Lua scripts include."""
+
+from __future__ import annotations
