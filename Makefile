@@ -1,0 +1,62 @@
+# What a developer and CI run. `make help` lists it; .ci/run calls the same targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# What an installed package is built from; Python and Lua files are used where they lie.
+BUILD_INPUTS := pyproject.toml setup.py \
+	$(shell find ext -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' -o -name '*.h')
+RUN_STAMP := $(VENV)/.installed-run
+DEVELOP_STAMP := $(VENV)/.installed-develop
+
+define INSTALL
+	@echo "installing authz with its dependencies into $(VENV) (minutes at most) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable "$(1)" || { \
+		echo "make: the installation failed, see the lines above; without a way to a Python" \
+			"package index, give pip one (PIP_INDEX_URL, or PIP_FIND_LINKS with wheels)" >&2; \
+		exit 1; }
+	@touch $(2)
+endef
+
+.PHONY: help run test lint build wheel clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(RUN_STAMP)  ## build what changed and start the demonstration
+	@$(BIN)/authz demo
+
+test: $(DEVELOP_STAMP)  ## run the tests
+	@$(BIN)/python -m pytest
+
+lint: $(DEVELOP_STAMP)  ## check style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+build: $(DEVELOP_STAMP)  ## rebuild the Cython extensions where they lie
+	$(BIN)/python setup.py --quiet build_ext --inplace
+
+wheel: $(DEVELOP_STAMP)  ## build a wheel into dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean:  ## remove what was built (the virtual environment stays)
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find ext \( -name '*.so' -o -name '*.c' \) -delete
+	find authz authz_ext ext lua loadtest tests -name __pycache__ -prune -exec rm -rf {} + \
+		2>/dev/null || true
+	rm -f $(RUN_STAMP) $(DEVELOP_STAMP)
+
+$(RUN_STAMP): $(BUILD_INPUTS) | $(BIN)/pip
+	$(call INSTALL,.,$@)
+
+# The tools of the developer include all that running needs: one installation serves both.
+$(DEVELOP_STAMP): $(BUILD_INPUTS) | $(BIN)/pip
+	$(call INSTALL,.[test,lint],$(RUN_STAMP) $@)
+
+# pip comes last into a virtual environment, so that a half-made one is made again.
+$(BIN)/pip:
+	@.ci/prerequisites $(PYTHON) >/dev/null
+	@$(PYTHON) -m venv --clear $(VENV)
