@@ -12,11 +12,11 @@ DEVELOP_STAMP := $(VENV)/.installed-develop
 
 define INSTALL
 	@echo "installing authz with its dependencies into $(VENV) (minutes at most) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable "$(1)" || { \
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".$(EXTRAS)" || { \
 		echo "make: the installation failed, see the lines above; without a way to a Python" \
 			"package index, give pip one (PIP_INDEX_URL, or PIP_FIND_LINKS with wheels)" >&2; \
 		exit 1; }
-	@touch $(2)
+	@touch $(RUN_STAMP) $@
 endef
 
 .PHONY: help run test lint build wheel clean
@@ -50,11 +50,12 @@ clean:  ## remove what was built (the virtual environment stays)
 	rm -f $(RUN_STAMP) $(DEVELOP_STAMP)
 
 $(RUN_STAMP): $(BUILD_INPUTS) | $(BIN)/pip
-	$(call INSTALL,.,$@)
+	$(INSTALL)
 
-# The tools of the developer include all that running needs: one installation serves both.
+# The developer's installation includes all that running needs: one serves both.
+$(DEVELOP_STAMP): EXTRAS := [test,lint]
 $(DEVELOP_STAMP): $(BUILD_INPUTS) | $(BIN)/pip
-	$(call INSTALL,.[test,lint],$(RUN_STAMP) $@)
+	$(INSTALL)
 
 # pip comes last into a virtual environment, so that a half-made one is made again.
 $(BIN)/pip:
