@@ -1,0 +1,51 @@
+"""Layout of the call gate: one entry for each account, one record for each live call."""
+
+
+cdef class Account:
+    cdef str name
+    # What the store proved last, and when it was asked (own monotonic clock).
+    cdef long long version
+    cdef long long sent_us
+    cdef long long store_us
+    cdef long long arrival_us
+    cdef long long blocked_until_us
+    # Calls admitted in the second `second` of the own clock, and in the one before it.
+    cdef long long second
+    cdef long long admitted_this_second
+    cdef long long admitted_last_second
+    # Live calls of this process by direction * CLASSES + class.
+    cdef long long live[16]
+    cdef long long live_count
+
+    cdef bint learn(self, long long version, long long sent_us, long long store_us,
+                    long long proof_us_max)
+    cdef void count_admission(self, long long now_us)
+    cdef bint proves_rate_exceeded(self, long long calls_per_second, long long latest_us)
+
+
+cdef class LiveCall:
+    cdef object key
+    cdef tuple accounts
+    cdef int index
+    cdef long long lease_until_us
+    cdef long long slot
+
+
+cdef class CallGate:
+    cdef readonly long long margin_us
+    cdef readonly long long proof_us_max
+    cdef readonly long long refused
+    cdef readonly long long admitted_total
+    cdef readonly long long lapsed
+    cdef dict _accounts
+    cdef object _sweep_order
+    cdef dict _calls
+    cdef dict _slots
+    cdef long long _slot_next
+    cdef long long _totals[16]
+
+    cdef Account _entry(self, str name, long long now_us)
+    cdef void _sweep(self, long long now_us)
+    cdef void _file(self, LiveCall call)
+    cdef void _unfile(self, LiveCall call)
+    cdef void _count(self, LiveCall call, int step)
