@@ -8,6 +8,7 @@ history.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -48,11 +49,16 @@ class Store:
         self.arrival_us = max(self.arrival_us, store_us) + Fraction(SECOND_US, self.rate)
         return True
 
-    def free_again_us(self) -> int:
-        """The store time before which no call conforms, rounded down."""
-        if self.rate == 0:
-            return 0
-        return int(self.arrival_us + Fraction(SECOND_US, self.rate) - SECOND_US)
+    def free_again_us(self) -> Fraction:
+        """The store time from which a call conforms, if no other is admitted before."""
+        return self.arrival_us + Fraction(SECOND_US, self.rate) - SECOND_US
+
+    def until_us(self) -> int:
+        """What a script answers to a denied call: the same in whole microseconds."""
+        return int(self.free_again_us()) if self.rate else 0
+
+    def true_us(self, store_us: Fraction) -> Fraction:
+        return (store_us - self.started_us) * 1_000_000 / (1_000_000 + self.drift_ppm)
 
 
 @dataclass(order=True)
@@ -119,7 +125,7 @@ class World:
         admitted = store.admits(store_us)
         answer = (store.version, store.rate, sent_true_us, int(store_us), admitted)
         return Step(step.true_us + back_us, step.sequence, "answer", step.process,
-                    (store.free_again_us(), 0), answer)  # fmt: skip
+                    (store.until_us(), 0), answer)  # fmt: skip
 
     def take(self, step: Step) -> None:
         assert step.answer is not None
@@ -132,6 +138,18 @@ class World:
             # Half of the scripts say when; the gate must be right with either.
             until_us = step.flight_us[0] if step.sequence % 2 else 0
             gate.denied("a", version, sent_us, store_us, until_us)
+
+    def probe(self, now_us: int) -> None:
+        """Ask each gate for the first moment at which the store may admit a call."""
+        store = self.store
+        if store.rate == 0:
+            return
+        for process, gate in enumerate(self.gates):
+            if self.known[process][0] != store.version:
+                continue
+            first_us = math.ceil(store.true_us(store.free_again_us()) - gate.margin_us)
+            own_us = self.own_us(process, max(first_us, now_us))
+            assert gate.refuses("a", store.version, store.rate, -1, -1, 0, 4, own_us) == 0
 
     def run(self, steps: list[Step]) -> None:
         while steps:
@@ -150,6 +168,7 @@ class World:
                 self.store.changed_us = Fraction(step.true_us)
             if following is not None:
                 steps.append(following)
+            self.probe(step.true_us)
 
 
 def build(rate: int, drift_ppm: int, margin_us: int, offsets_us: list[int]) -> World:
