@@ -18,6 +18,8 @@ from typing import Any, Final, Literal, TextIO
 
 import msgspec
 
+from authz.errors import AuthzError
+
 LOGGER: Final = logging.getLogger("authz")
 
 #: What turns moment, level, process, event name and facts into a line.
@@ -49,13 +51,15 @@ def event(
     error: BaseException | None = None,
     **fields: Any,
 ) -> None:
-    """Write one event. `error` adds its type and text, and the traceback at debug level."""
+    """Write one event. `error` adds its type and text, and its traceback if it is unexpected."""
     number = _LEVELS[level]
     if not LOGGER.isEnabledFor(number):
         return
     if error is not None:
         fields["error"] = f"{type(error).__name__}: {error}"
-    traced = error if error is not None and LOGGER.isEnabledFor(logging.DEBUG) else None
+    # What we raise on purpose explains itself; of anything else the place matters.
+    is_expected = isinstance(error, AuthzError | OSError)
+    traced = None if is_expected and not LOGGER.isEnabledFor(logging.DEBUG) else error
     LOGGER.log(number, "%s", name, exc_info=traced, extra={"event": name, "fields": fields})
 
 

@@ -1,0 +1,98 @@
+"""A hook worker: serves switches on connections that the supervisor passes, or its own.
+
+With several workers the supervisor accepts and hands each connection to the one that has the
+fewest; a single worker listens itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from authz import log
+from authz.server import child
+
+
+class Backend(Protocol):
+    """What answers on the connections of a worker."""
+
+    def protocol(self, on_closed: Callable[[], None]) -> asyncio.Protocol:
+        """Return the protocol of one new connection, which calls `on_closed` at its end."""
+
+    async def drain(self) -> None:
+        """Answer what has been asked, then close every connection."""
+
+    async def close(self) -> None:
+        """Close what is left, and the engine below."""
+
+
+class HookService:
+    """The `Service` of a worker around a backend."""
+
+    def __init__(self, backend: Backend, order: child.Order) -> None:
+        """Serve with `backend`; ended connections are reported to the order's supervisor."""
+        self._backend = backend
+        self._order = order
+        self._servers: list[asyncio.Server] = []
+        self._adoptions: set[asyncio.Task[None]] = set()
+
+    async def serve(self, listeners: Mapping[str, socket.socket]) -> None:
+        """Listen on the given sockets, if any."""
+        loop = asyncio.get_running_loop()
+        for listener in listeners.values():
+            is_unix = listener.family == socket.AF_UNIX
+            create = loop.create_unix_server if is_unix else loop.create_server
+            self._servers.append(await create(self._protocol, sock=listener))
+
+    def adopt(self, connection: socket.socket) -> None:
+        """Serve an accepted connection."""
+        task = asyncio.get_running_loop().create_task(self._adopt(connection))
+        self._adoptions.add(task)
+        task.add_done_callback(self._adoptions.discard)
+
+    async def drain(self) -> None:
+        """Stop listening, take what was accepted, and drain the backend."""
+        for server in self._servers:
+            server.close()
+        if self._adoptions:
+            await asyncio.wait(self._adoptions)
+        await self._backend.drain()
+
+    async def close(self) -> None:
+        """Close the backend."""
+        await self._backend.close()
+
+    async def _adopt(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: self._backend.protocol(self._report_closed), connection
+            )
+        except OSError as error:
+            connection.close()
+            self._report_closed()
+            log.event("connection_lost_early", level="warning", error=error)
+
+    def _protocol(self) -> asyncio.Protocol:
+        return self._backend.protocol(_count_nothing)
+
+    def _report_closed(self) -> None:
+        self._order.connections_closed(1)
+
+
+def _count_nothing() -> None:
+    """Stand in where the worker listens itself and nobody spreads connections."""
+
+
+async def build(order: child.Order) -> HookService:
+    """Make the service of a worker on the engine."""
+    from authz.server.wiring import build_hook_backend
+
+    return HookService(await build_hook_backend(order), order)
+
+
+if __name__ == "__main__":
+    sys.exit(child.main(build))
