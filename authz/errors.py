@@ -37,7 +37,14 @@ class StoreError(AuthzError):
 
 
 class NotExecuted(StoreError):
-    """The command certainly changed nothing: never sent, or refused as not executed."""
+    """The command certainly changed nothing: never sent, or refused as not executed.
+
+    `code` is the first word of the store's refusal (`LOADING`, `OOM`, …), "" if it was never sent.
+    """
+
+    def __init__(self, message: str = "", code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class OutcomeUnknown(StoreError):

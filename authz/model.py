@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
-CALL_ID_LENGTH_MAX = 256
+CALL_ID_LENGTH_MAX = 255
 ACCOUNT_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$"
 CHAIN_LENGTH_MAX = 4
 #: Longest duration anybody may name, in seconds (about 31 days).
@@ -224,7 +224,7 @@ class AccountConfig(Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tru
     trunks: Trunks = Trunks()
     trunk_classes: tuple[ClassName, ...] = ("national",)
     max_calls: Limit | None = None
-    max_calls_by_class: dict[ClassName, Limit] = {}  # noqa: RUF012  # msgspec copies it
+    max_calls_by_class: dict[ClassName, Limit] = {}  # msgspec copies it
     max_calls_per_second: Annotated[int, Meta(ge=0, le=100_000)] | None = None
     max_call_seconds: Seconds | None = None
     max_call_cost: str | None = None
@@ -238,5 +238,4 @@ class AccountConfig(Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tru
     monthly_spend_limit: str | None = None
     low_balance: LowBalance | None = None
     auto_recharge: AutoRecharge | None = None
-    metadata: dict[str, str] = {}  # noqa: RUF012  # msgspec copies it
-
+    metadata: dict[str, str] = {}  # msgspec copies it

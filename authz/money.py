@@ -27,9 +27,7 @@ def parse_amount(text: str, field: str = "amount") -> int:
         raise InvalidInput(field, 'must be a decimal string such as "12.34"')
     match = _AMOUNT.match(text)
     if match is None:
-        raise InvalidInput(
-            field, f"{text[:40]!r} is not a decimal amount with at most 6 decimals"
-        )
+        raise InvalidInput(field, f"{text[:40]!r} is not a decimal amount with at most 6 decimals")
     micros = int(match["whole"]) * MICROS_PER_UNIT + int((match["decimals"] or "").ljust(6, "0"))
     if micros > BOUND_MICROS:
         raise InvalidInput(field, f"{text[:40]!r} is beyond ±{BOUND_UNITS} units")

@@ -1,0 +1,348 @@
+"""Accounts as the daemon knows them: configuration read from the store, cached, packed for scripts.
+
+The version in an account's running state proves a cached configuration current: every script
+compares it, and the engine reloads what turns out to be stale. Unknown accounts are not cached.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from authz.errors import InvalidInput, InvariantError
+from authz.model import CHAIN_LENGTH_MAX, AccountConfig
+from authz.money import parse_amount
+from authz.reasons import CLASSES, CallClass
+from authz.store import keys
+from authz.store.constants import Recharge
+from authz.store.layouts import ACCOUNT_STATE, LIMITS, NONE
+
+if TYPE_CHECKING:
+    from authz.store.client import StoreClient
+
+_CACHED_CHAINS_MAX = 100_000
+_MICROS_PER_SECOND = 1_000_000
+_decode_config = msgspec.json.Decoder(AccountConfig).decode
+encode_config = msgspec.json.Encoder().encode
+
+
+class Period(NamedTuple):
+    """The day and month of an account's time zone, and the store seconds in which they hold."""
+
+    day: int
+    month: int
+    valid_from: int
+    valid_until: int
+
+
+def period_at(zone: ZoneInfo, at: int) -> Period:
+    """Return the local day (days since 1970-01-01) and month (year * 12 + month) at `at`."""
+    local = dt.datetime.fromtimestamp(at, zone)
+    today = local.date()
+    midnight = dt.time(0, tzinfo=zone)
+    start = dt.datetime.combine(today, midnight)
+    end = dt.datetime.combine(today + dt.timedelta(days=1), midnight)
+    return Period(
+        today.toordinal() - dt.date(1970, 1, 1).toordinal(),
+        today.year * 12 + today.month,
+        int(start.timestamp()),
+        int(end.timestamp()),
+    )
+
+
+class Account:
+    """One account: its configuration in integers, ready for the scripts."""
+
+    def __init__(self, account_id: str, version: int, config: AccountConfig) -> None:
+        self.id = account_id
+        self.version = version
+        self.config = config
+        self.zone = ZoneInfo(config.timezone)
+        self.unlimited = config.credit_limit == "unlimited"
+        self.credit_limit = 0 if self.unlimited else parse_amount(config.credit_limit)
+        self.trunk_classes = frozenset(CLASSES[name] for name in config.trunk_classes)
+        self.blocked_classes = frozenset(CLASSES[name] for name in config.blocked_classes)
+        self.blocked_prefixes = tuple(text.lstrip("+") for text in config.blocked_prefixes)
+        self.allowed_prefixes = tuple(text.lstrip("+") for text in config.allowed_prefixes)
+        self.max_call_cost = _optional(config.max_call_cost)
+        max_rate = _optional(config.max_rate)
+        self.max_rate_nanos = None if max_rate is None else max_rate * 1000
+        trunks = config.trunks
+        self.has_trunks = bool(trunks.inbound or trunks.outbound or trunks.twoway or trunks.burst)
+        self._period: Period | None = None
+        self._limits: dict[CallClass, bytes] = {}
+
+    def class_limit(self, call_class: CallClass) -> int | None:
+        """Return the greatest number of concurrent calls of a class, or None."""
+        return self.config.max_calls_by_class.get(call_class.label)  # type: ignore[call-overload, no-any-return]
+
+    def period(self, at: int) -> Period:
+        """Return the account's day and month at store second `at`."""
+        period = self._period
+        if period is None or not period.valid_from <= at < period.valid_until:
+            period = self._period = period_at(self.zone, at)
+            self._limits.clear()
+        return period
+
+    def limits(self, call_class: CallClass, at: int) -> bytes:
+        """Return the packed limits for a call of this class at store second `at`."""
+        period = self.period(at)
+        packed = self._limits.get(call_class)
+        if packed is None:
+            packed = self._limits[call_class] = self._pack_limits(call_class, period)
+        return packed
+
+    def _pack_limits(self, call_class: CallClass, period: Period) -> bytes:
+        config = self.config
+        class_calls = self.class_limit(call_class)
+        interval, burst = self.arrival()
+        low = config.low_balance
+        recharge = config.auto_recharge
+        if recharge is not None and not recharge.enabled:
+            recharge = None
+        return LIMITS.pack(
+            version=self.version,
+            credit_limit=self.credit_limit,
+            unlimited=self.unlimited,
+            per_minute=config.per_minute,
+            trunks_inbound=config.trunks.inbound,
+            trunks_outbound=config.trunks.outbound,
+            trunks_twoway=config.trunks.twoway,
+            trunks_burst=config.trunks.burst,
+            calls_max=-1 if config.max_calls is None else config.max_calls,
+            class_calls_max=-1 if class_calls is None else class_calls,
+            arrival_interval_us=interval,
+            arrival_burst_us=burst,
+            daily_limit=_limit(config.daily_spend_limit),
+            monthly_limit=_limit(config.monthly_spend_limit),
+            day=period.day,
+            month=period.month,
+            low_threshold=NONE if low is None else parse_amount(low.threshold),
+            low_repeat_seconds=(low.repeat_hours or 0) * 3600 if low else 0,
+            recharge_mode=Recharge[recharge.mode.upper()] if recharge else Recharge.NONE,
+            recharge_threshold=parse_amount(recharge.threshold) if recharge else 0,
+            recharge_amount=parse_amount(recharge.amount) if recharge else 0,
+            recharge_interval_seconds=recharge.min_interval_hours * 3600 if recharge else 0,
+            recharge_monthly_cap=_limit(recharge.monthly_cap if recharge else None),
+        )
+
+    def arrival(self) -> tuple[int, int]:
+        """Return interval and burst tolerance of calls per second in µs.
+
+        (0, 0): no limit; an interval of -1: none allowed.
+        """
+        per_second = self.config.max_calls_per_second
+        if per_second is None:
+            return 0, 0
+        if per_second == 0:
+            return -1, 0
+        interval = _MICROS_PER_SECOND // per_second
+        return interval, interval * (per_second - 1)
+
+
+class Chain:
+    """An account and its ancestors, leaf first, all in one bucket."""
+
+    __slots__ = (
+        "account_keys",
+        "accounts",
+        "bucket_key",
+        "closed_prefix",
+        "deck_ids",
+        "events_key",
+        "is_enabled",
+        "leases_key",
+        "ledger_key",
+        "tag",
+    )  # fmt: skip
+
+    def __init__(self, tag: str, accounts: tuple[Account, ...], default_deck: str | None) -> None:
+        self.tag = tag
+        self.accounts = accounts
+        chain_keys = [keys.account(tag, account.id) for account in accounts]
+        padding = [chain_keys[0]] * (CHAIN_LENGTH_MAX - len(chain_keys))
+        self.account_keys: tuple[bytes, ...] = tuple(chain_keys + padding)
+        self.bucket_key = keys.bucket(tag)
+        self.closed_prefix = keys.closed_prefix(tag)
+        self.events_key = keys.events(tag)
+        self.ledger_key = keys.ledger(tag)
+        self.leases_key = keys.leases(tag)
+        self.is_enabled = all(account.config.enabled for account in accounts)
+        self.deck_ids = tuple(
+            next((one.config.deck for one in accounts[leg:] if one.config.deck), default_deck)
+            for leg in range(len(accounts))
+        )
+
+    def call_keys(self, call_id: str) -> list[bytes]:
+        """Return the ten keys that every script about one call takes."""
+        return [
+            keys.call(self.tag, self.accounts[0].id, call_id),
+            self.leases_key,
+            self.closed_prefix,
+            self.bucket_key,
+            self.ledger_key,
+            self.events_key,
+            *self.account_keys,
+        ]
+
+    def validity(self, at: int) -> tuple[int, int]:
+        """Return the store seconds in which every account's day and month numbers hold."""
+        periods = [account.period(at) for account in self.accounts]
+        return (
+            max(period.valid_from for period in periods),
+            min(period.valid_until for period in periods),
+        )
+
+
+def _optional(amount: str | None) -> int | None:
+    return None if amount is None else parse_amount(amount)
+
+
+def _limit(amount: str | None) -> int:
+    return -1 if amount is None else parse_amount(amount)
+
+
+def check_config(config: AccountConfig) -> None:
+    """Raise InvalidInput naming the first field of a configuration that makes no sense."""
+    try:
+        ZoneInfo(config.timezone)
+    except (ValueError, OSError, KeyError):
+        raise InvalidInput("timezone", f"no time zone {config.timezone!r}") from None
+    if config.credit_limit != "unlimited":
+        _check_not_negative("credit_limit", config.credit_limit)
+    for name in ("max_call_cost", "max_rate", "daily_spend_limit", "monthly_spend_limit"):
+        _check_not_negative(name, getattr(config, name))
+    if config.low_balance is not None:
+        parse_amount(config.low_balance.threshold, "low_balance.threshold")
+    if config.auto_recharge is not None:
+        parse_amount(config.auto_recharge.threshold, "auto_recharge.threshold")
+        if parse_amount(config.auto_recharge.amount, "auto_recharge.amount") <= 0:
+            raise InvalidInput("auto_recharge.amount", "must be above 0")
+        _check_not_negative("auto_recharge.monthly_cap", config.auto_recharge.monthly_cap)
+        if config.auto_recharge.mode == "credit" and config.parent is None:
+            raise InvalidInput(
+                "auto_recharge.mode", "`credit` is for sub-accounts: a master's balance is money"
+            )
+    if sum(len(key) + len(value) for key, value in config.metadata.items()) > 16_384:
+        raise InvalidInput("metadata", "more than 16 KiB")
+
+
+def _check_not_negative(name: str, amount: str | None) -> None:
+    if amount is not None and parse_amount(amount, name) < 0:
+        raise InvalidInput(name, "must not be negative")
+
+
+class AccountRecord(NamedTuple):
+    """An account as stored: configuration and running state (layouts.ACCOUNT_STATE)."""
+
+    id: str
+    config: AccountConfig
+    state: Any
+
+
+class AccountDirectory:
+    """Finds accounts in the store and keeps the chains of those in use."""
+
+    def __init__(self, client: StoreClient, default_deck: str | None = None) -> None:
+        self._client = client
+        self._default_deck = default_deck
+        self._chains: OrderedDict[str, Chain] = OrderedDict()
+        self._roots: OrderedDict[str, str] = OrderedDict()
+
+    def cached(self, account_id: str) -> Chain | None:
+        """Return the chain if this process has it; it may be stale."""
+        return self._chains.get(account_id)
+
+    def forget(self, account_id: str) -> None:
+        """Drop a chain that a script has called stale."""
+        self._chains.pop(account_id, None)
+
+    async def chain(self, account_id: str, deadline_ms: int = 1000) -> Chain | None:
+        """Return the chain of an account, or None if it or an ancestor does not exist."""
+        chain = self._chains.get(account_id)
+        if chain is not None:
+            return chain
+        tag = await self.tag_of(account_id, deadline_ms)
+        if tag is None:
+            return None
+        accounts: list[Account] = []
+        current: str | None = account_id
+        while current is not None:
+            if len(accounts) == CHAIN_LENGTH_MAX:
+                raise InvariantError(f"the chain of {account_id} is too long")
+            record = await self._read(tag, current, deadline_ms)
+            if record is None:
+                return None
+            accounts.append(Account(record.id, record.state.version, record.config))
+            current = record.config.parent
+        chain = Chain(tag, tuple(accounts), self._default_deck)
+        self._chains[account_id] = chain
+        if len(self._chains) > _CACHED_CHAINS_MAX:
+            self._chains.popitem(last=False)
+        return chain
+
+    async def tag_of(self, account_id: str, deadline_ms: int = 1000) -> str | None:
+        """Return the hash tag of an account's bucket, or None if it never existed."""
+        root = self._roots.get(account_id)
+        if root is None:
+            answer = await self._client.execute(
+                "GET", keys.root(account_id), deadline_ms=deadline_ms
+            )
+            if answer is None:
+                return None
+            root = answer.decode()
+            self._roots[account_id] = root
+            if len(self._roots) > _CACHED_CHAINS_MAX:
+                self._roots.popitem(last=False)
+        return keys.tag_of_root(root)
+
+    async def read(self, account_id: str) -> AccountRecord | None:
+        """Return an account as it is stored now, or None."""
+        tag = await self.tag_of(account_id)
+        return None if tag is None else await self._read(tag, account_id, 1000)
+
+    async def _read(self, tag: str, account_id: str, deadline_ms: int) -> AccountRecord | None:
+        state, config = await self._client.execute(
+            "HMGET", keys.account(tag, account_id), "s", "c", deadline_ms=deadline_ms
+        )
+        if state is None or config is None:
+            return None
+        return AccountRecord(account_id, _decode_config(config), ACCOUNT_STATE.unpack(state))
+
+    async def states(self, chain: Chain) -> Sequence[Any] | None:
+        """Return the running state of every account of a chain, or None if one is gone."""
+        states = []
+        for account in chain.accounts:
+            packed = await self._client.execute("HGET", keys.account(chain.tag, account.id), "s")
+            if packed is None:
+                return None
+            states.append(ACCOUNT_STATE.unpack(packed))
+        return states
+
+    async def is_current(self, chain: Chain, deadline_ms: int = 1000) -> bool:
+        """Return whether the store still has the versions that this chain was read with."""
+        for account in chain.accounts:
+            packed = await self._client.execute(
+                "HGET", keys.account(chain.tag, account.id), "s", deadline_ms=deadline_ms
+            )
+            if packed is None or ACCOUNT_STATE.unpack(packed).version != account.version:
+                return False
+        return True
+
+
+def available(state: Any, account: Account) -> int | None:
+    """Return balance − held + credit_limit in micros; None for an unlimited account."""
+    if account.unlimited:
+        return None
+    return int(state.balance - state.held + account.credit_limit)
+
+
+__all__ = [
+    "Account", "AccountDirectory", "AccountRecord", "Chain", "Period",
+    "available", "check_config", "encode_config", "period_at",
+]  # fmt: skip

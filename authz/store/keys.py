@@ -1,0 +1,112 @@
+"""Names of everything in the store, and the choice of buckets. No other module spells a key.
+
+All keys of one account tree carry its bucket's hash tag, so that every script touches one
+cluster slot. The tags are the smallest numbers that spread the buckets evenly over the slots.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+from functools import lru_cache
+
+BUCKETS = 64
+_SLOTS = 16_384
+#: Hash with the bucket count and the identity of this store's data.
+STORE_IDENTITY = b"authz:store"
+
+
+def slot_of(tag: str) -> int:
+    """Return the cluster slot of a hash tag (CRC-16/XMODEM modulo 16,384)."""
+    return binascii.crc_hqx(tag.encode(), 0) % _SLOTS
+
+
+def _choose_tags() -> tuple[str, ...]:
+    tags: dict[int, str] = {}
+    number = 0
+    while len(tags) < BUCKETS:
+        tags.setdefault(slot_of(str(number)) * BUCKETS // _SLOTS, str(number))
+        number += 1
+    return tuple(tags[bucket] for bucket in range(BUCKETS))
+
+
+#: The hash tag of each bucket, by the bucket's index.
+TAGS = _choose_tags()
+
+
+@lru_cache(maxsize=65_536)
+def tag_of_root(root: str) -> str:
+    """Return the hash tag under which the tree of this root account lives."""
+    digest = hashlib.blake2b(root.encode(), digest_size=8).digest()
+    return TAGS[int.from_bytes(digest, "big") % BUCKETS]
+
+
+def root(account: str) -> bytes:
+    """Key naming the root of an account; written before the account, never changed."""
+    return f"authz:root:{account}".encode()
+
+
+def account(tag: str, account_id: str) -> bytes:
+    """Hash of an account: `s` its running state, `c` its configuration."""
+    return f"authz:{{{tag}}}:account:{account_id}".encode()
+
+
+def call(tag: str, account_id: str, call_id: str) -> bytes:
+    """Packed record of an open or orphaned call."""
+    return f"authz:{{{tag}}}:call:{account_id}:{call_id}".encode()
+
+
+def call_member(account_id: str, call_id: str) -> bytes:
+    """Name of a call in its bucket's leases; account ids hold no colon."""
+    return f"{account_id}:{call_id}".encode()
+
+
+def split_member(member: bytes) -> tuple[str, str]:
+    """Return (account, call_id) of a member of the leases."""
+    account_id, _, call_id = member.decode().partition(":")
+    return account_id, call_id
+
+
+def call_digest(account_id: str, call_id: str) -> bytes:
+    """Return the 16 bytes under which a settled call's tombstone is kept."""
+    return hashlib.blake2b(f"{account_id}:{call_id}".encode(), digest_size=16).digest()
+
+
+def leases(tag: str) -> bytes:
+    """Sorted set of a bucket's open calls by the end of their lease, in store milliseconds."""
+    return f"authz:{{{tag}}}:leases".encode()
+
+
+def closed_prefix(tag: str) -> bytes:
+    """Beginning of the hourly hashes of tombstones; a script appends the hour."""
+    return f"authz:{{{tag}}}:closed:".encode()
+
+
+def bucket(tag: str) -> bytes:
+    """Hash of a bucket's counters: ledger sequence, versions, sweeper's stamps."""
+    return f"authz:{{{tag}}}:bucket".encode()
+
+
+def ledger(tag: str) -> bytes:
+    """Stream of every movement of money in a bucket."""
+    return f"authz:{{{tag}}}:ledger".encode()
+
+
+def events(tag: str) -> bytes:
+    """Stream of alerts and recharge requests of a bucket."""
+    return f"authz:{{{tag}}}:events".encode()
+
+
+def reference(tag: str, account_id: str, text: str) -> bytes:
+    """What a credit's or debit's reference already did."""
+    return f"authz:{{{tag}}}:reference:{account_id}:{text}".encode()
+
+
+def children(tag: str, account_id: str) -> bytes:
+    """Set of the direct children of an account."""
+    return f"authz:{{{tag}}}:children:{account_id}".encode()
+
+
+def refunded(tag: str, account_id: str, call_id: str) -> bytes:
+    """How much of a call's charge has been given back."""
+    return f"authz:{{{tag}}}:refunded:{account_id}:{call_id}".encode()

@@ -1,0 +1,173 @@
+"""The packed records of the store, each defined once; both codecs are generated from here.
+
+A layout is a fixed sequence of big-endian fields. Python packs it with `struct`, Lua with the
+`struct` library that Redis and Valkey carry; `lua_codec` writes the Lua side into the scripts.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import namedtuple
+from typing import Any
+
+#: Stands for "no limit" or "no threshold" where 0 and negative amounts mean something.
+NONE = -9_000_000_000_000_000
+#: Number of this generation of record layouts; the first byte or field of every record.
+LAYOUT_NUMBER = 1
+
+_CODES = {  # ours: (Python struct, Lua struct)
+    "i64": ("q", "i8"),
+    "i32": ("i", "i4"),
+    "u16": ("H", "I2"),
+    "u8": ("B", "I1"),
+    "digest8": ("8s", "c8"),
+}
+
+
+class Layout:
+    """One packed record: names and widths of its fields, in order."""
+
+    def __init__(self, name: str, fields: str) -> None:
+        self.name = name
+        self.fields: list[tuple[str, str]] = []
+        for line in fields.split(","):
+            field_name, code = line.split(":")
+            self.fields.append((field_name.strip(), code.strip()))
+        self.struct = struct.Struct(">" + "".join(_CODES[code][0] for _, code in self.fields))
+        self.lua_format = ">" + "".join(_CODES[code][1] for _, code in self.fields)
+        self.names = tuple(field_name for field_name, _ in self.fields)
+        self.size = self.struct.size
+        self._tuple: Any = namedtuple(name, self.names)  # type: ignore[misc]
+
+    def pack(self, **values: Any) -> bytes:
+        """Return the record; fields that are not named are 0."""
+        unknown = values.keys() - set(self.names)
+        if unknown:
+            raise TypeError(f"{self.name} has no field {sorted(unknown)[0]}")
+        return self.struct.pack(
+            *(
+                values.get(field_name, b"" if code.startswith("digest") else 0)
+                for field_name, code in self.fields
+            )
+        )
+
+    def unpack(self, data: bytes, offset: int = 0) -> Any:
+        """Return the record at `offset` as a named tuple of this layout's fields."""
+        return self._tuple._make(self.struct.unpack_from(data, offset))
+
+    def lua_codec(self) -> str:
+        """Return Lua functions `unpack_<name>(data, position)` and `pack_<name>(record)`."""
+        names = ", ".join(self.names)
+        pairs = ", ".join(f"{field_name} = {field_name}" for field_name in self.names)
+        values = ", ".join(f"record.{field_name}" for field_name in self.names)
+        return (
+            f"local function unpack_{self.name}(data, position)\n"
+            f'  local {names} = struct.unpack("{self.lua_format}", data, position)\n'
+            f"  return {{{pairs}}}\n"
+            "end\n"
+            f"local function pack_{self.name}(record)\n"
+            f'  return struct.pack("{self.lua_format}", {values})\n'
+            "end\n"
+            f"local SIZE_{self.name} = {self.size}\n"
+        )
+
+
+#: Running state of an account: field `s` of its hash. Amounts in micros, times as named.
+ACCOUNT_STATE = Layout(
+    "account_state",
+    """layout: i64, version: i64, sequence: i64,
+    balance: i64, held: i64, used: i64,
+    calls: i64, calls_tollfree: i64, calls_premium: i64, calls_caribbean: i64,
+    calls_national: i64, calls_international: i64, calls_satellite: i64, calls_unknown: i64,
+    trunks_inbound: i64, trunks_outbound: i64, arrival_us: i64,
+    day: i64, day_spend: i64, day_mark: i64, month: i64, month_spend: i64, month_mark: i64,
+    low_at: i64, exhausted_at: i64, trunks_event_at: i64, burst_event_at: i64,
+    recharge_pending: i64, recharge_at: i64, recharge_succeeded_at: i64,
+    recharge_failures: i64, recharge_month: i64, recharge_month_amount: i64,
+    recharge_number: i64""",
+)
+
+#: What the daemon knows of an account, checked against `version`. -1: no limit, NONE: no threshold.
+LIMITS = Layout(
+    "limits",
+    """version: i64, credit_limit: i64, unlimited: u8, per_minute: u8,
+    trunks_inbound: i32, trunks_outbound: i32,
+    trunks_twoway: i32, trunks_burst: i32,
+    calls_max: i32, class_calls_max: i32, arrival_interval_us: i64, arrival_burst_us: i64,
+    daily_limit: i64, monthly_limit: i64, day: i64, month: i64,
+    low_threshold: i64, low_repeat_seconds: i64,
+    recharge_mode: u8, recharge_threshold: i64, recharge_amount: i64,
+    recharge_interval_seconds: i64, recharge_monthly_cap: i64""",
+)
+
+#: Beginning of a call record; `legs` times CALL_LEG and an opaque tail follow.
+CALL_HEAD = Layout(
+    "call_head",
+    """layout: u8, state: u8, call_class: u8, direction: u8, legs: u8, final: u8, reported: u8,
+    marks: u8, attempt: i64, request: digest8, authorized_us: i64, lease_ms: i64,
+    ring_seconds: i32, granted_seconds: i32, used_seconds: i32""",
+)
+
+#: One account's part in a call. `room` is what was available to it at the last grant.
+CALL_LEG = Layout("call_leg", "billing: u8, held: i64, used: i64, charged: i64, room: i64")
+
+#: Numbers of an authorize. `uncharged_seconds` is granted when no leg limits the call; -1: no end.
+AUTHORIZE = Layout(
+    "authorize",
+    """attempt: i64, valid_from: i64, valid_until: i64, call_class: u8, direction: u8, legs: u8,
+    exempt: u8, dry_run: u8, adopt: u8, second_try: u8, steps: u8, final: u8, memory_full: u8,
+    marks: u8, used_seconds: i32, uncharged_seconds: i32, ring_seconds: i32,
+    grace_seconds: i32, life_seconds: i32, closed_hours: i32""",
+)
+
+#: What an authorize asks of one leg besides its holds. `limiting`: its rate is not free.
+LEG_REQUEST = Layout(
+    "leg_request",
+    "has_rate: u8, limiting: u8, needs_credit: u8, trunk_covered: u8, used: i64",
+)
+
+#: Numbers of a reserve.
+RESERVE = Layout(
+    "reserve",
+    """attempt: i64, valid_from: i64, valid_until: i64, legs: u8, second_try: u8, steps: u8,
+    final: u8, denial: u8, marks: u8, used_seconds: i32, uncharged_seconds: i32,
+    grace_seconds: i32, life_seconds: i32""",
+)
+
+#: Numbers of a settle, of an orphan's claim and of the booking of an unknown call.
+SETTLE = Layout(
+    "settle",
+    """attempt: i64, valid_from: i64, valid_until: i64, legs: u8, seconds: i32, policy: u8,
+    used_seconds: i32, started_at: i64, closed_hours: i32, ring_seconds: i32,
+    call_class: u8, direction: u8, force: u8""",
+)
+
+#: Numbers of a credit or debit; `legs` accounts are moved by the same amount.
+POSTING = Layout(
+    "posting",
+    """amount: i64, kind: u8, legs: u8, require_available: u8, counts_as_spend: u8,
+    valid_from: i64, valid_until: i64, keep_seconds: i64, quantity: i64, per_leg: u8""",
+)
+
+#: Beginning of a settled call's tombstone; `legs` times TOMBSTONE_LEG follow.
+TOMBSTONE = Layout("tombstone", "layout: u8, legs: u8, seconds: i32")
+TOMBSTONE_LEG = Layout("tombstone_leg", "billing: u8, cost: i64")
+
+#: Beginning of a ledger entry; `legs` times LEDGER_LEG and the strings follow.
+LEDGER_HEAD = Layout(
+    "ledger_head",
+    """layout: u8, kind: u8, marks: u8, call_class: u8, direction: u8, legs: u8, seconds: i32,
+    sequence: i64, booked_us: i64, started_at: i64""",
+)
+LEDGER_LEG = Layout("ledger_leg", "billing: u8, sequence: i64, amount: i64, balance: i64")
+
+#: What is kept of a credit's or debit's reference.
+REFERENCE = Layout("reference", "layout: u8, kind: u8, amount: i64, sequence: i64, balance: i64")
+
+LAYOUTS: dict[str, Layout] = {
+    layout.name: layout
+    for layout in (
+        ACCOUNT_STATE, LIMITS, CALL_HEAD, CALL_LEG, AUTHORIZE, LEG_REQUEST, RESERVE, SETTLE,
+        POSTING, TOMBSTONE, TOMBSTONE_LEG, LEDGER_HEAD, LEDGER_LEG, REFERENCE,
+    )
+}  # fmt: skip

@@ -1,0 +1,202 @@
+"""Python's side of the packed records: strings of ledger entries, tails of calls, whole calls."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from authz.errors import InvariantError
+from authz.reasons import Billing, CallClass, Direction
+from authz.store.constants import Kind, Mark, State
+from authz.store.layouts import (
+    CALL_HEAD,
+    CALL_LEG,
+    LEDGER_HEAD,
+    LEDGER_LEG,
+    TOMBSTONE,
+    TOMBSTONE_LEG,
+)
+
+_SHORT_MAX = 255
+_u16 = struct.Struct(">H")
+
+
+def pack_strings(texts: Sequence[str]) -> bytes:
+    """Return texts one after the other, each cut to 255 bytes and led by its length."""
+    parts = bytearray()
+    for text in texts:
+        raw = text.encode()
+        if len(raw) > _SHORT_MAX:
+            raw = raw[:_SHORT_MAX].decode(errors="ignore").encode()
+        parts.append(len(raw))
+        parts += raw
+    return bytes(parts)
+
+
+def unpack_strings(data: bytes, position: int = 0) -> list[str]:
+    """Return every text that `pack_strings` has put from `position` to the end."""
+    texts = []
+    while position < len(data):
+        end = position + 1 + data[position]
+        if end > len(data):
+            raise InvariantError("a record's text runs past its end")
+        texts.append(data[position + 1 : end].decode())
+        position = end
+    return texts
+
+
+class CallTail(NamedTuple):
+    """What only the daemon reads of a call: who was called, and the rates it is pinned to.
+
+    `rates` has, per leg, a packed rate or nothing for a leg that is not charged by time.
+    """
+
+    number: str
+    dialled: str
+    switch: str
+    rates: tuple[bytes, ...]
+
+    def pack(self) -> bytes:
+        """Return the opaque tail of a call record."""
+        dialled = "" if self.dialled == self.number else self.dialled
+        parts = [pack_strings((self.number, dialled, self.switch))]
+        for rate in self.rates:
+            parts.append(_u16.pack(len(rate)))
+            parts.append(rate)
+        return b"".join(parts)
+
+    @classmethod
+    def unpack(cls, data: bytes, legs: int) -> CallTail:
+        """Return the tail of a record with that many legs."""
+        position = 0
+        texts = []
+        for _ in range(3):
+            end = position + 1 + data[position]
+            texts.append(data[position + 1 : end].decode())
+            position = end
+        rates = []
+        for _ in range(legs):
+            (length,) = _u16.unpack_from(data, position)
+            position += _u16.size
+            rates.append(data[position : position + length])
+            position += length
+        return cls(texts[0], texts[1] or texts[0], texts[2], tuple(rates))
+
+
+class CallRecord(NamedTuple):
+    """A call as stored: head and legs as in layouts, tail decoded."""
+
+    head: Any
+    legs: tuple[Any, ...]
+    tail: CallTail
+
+    @property
+    def state(self) -> State:
+        """Return whether the call is open, an orphan or only a mark."""
+        return State(self.head.state)
+
+    @property
+    def call_class(self) -> CallClass:
+        """Return the class of the number."""
+        return CallClass(self.head.call_class)
+
+    @property
+    def direction(self) -> Direction:
+        """Return the account's view of the call."""
+        return Direction(self.head.direction)
+
+
+def unpack_call(data: bytes) -> CallRecord:
+    """Return a call record; raises InvariantError if it is not one."""
+    try:
+        head = CALL_HEAD.unpack(data)
+        legs = tuple(
+            CALL_LEG.unpack(data, CALL_HEAD.size + leg * CALL_LEG.size) for leg in range(head.legs)
+        )
+        if head.state == State.ENDED:
+            return CallRecord(head, legs, CallTail("", "", "", ()))
+        tail = CallTail.unpack(data[CALL_HEAD.size + head.legs * CALL_LEG.size :], head.legs)
+    except (struct.error, IndexError) as error:
+        raise InvariantError(f"a call record cannot be read: {error}") from error
+    return CallRecord(head, legs, tail)
+
+
+class Tombstone(NamedTuple):
+    """What is kept of a settled call."""
+
+    seconds: int
+    billings: tuple[Billing, ...]
+    costs: tuple[int, ...]
+
+
+def unpack_tombstone(data: bytes) -> Tombstone:
+    """Return a settled call's tombstone."""
+    head = TOMBSTONE.unpack(data)
+    legs = [
+        TOMBSTONE_LEG.unpack(data, TOMBSTONE.size + leg * TOMBSTONE_LEG.size)
+        for leg in range(head.legs)
+    ]
+    return Tombstone(
+        head.seconds, tuple(Billing(leg.billing) for leg in legs), tuple(leg.cost for leg in legs)
+    )
+
+
+class LedgerLeg(NamedTuple):
+    """One account's movement: amount (negative: a charge) and balance after it, in micros."""
+
+    account: str
+    billing: Billing
+    sequence: int
+    amount: int
+    balance: int
+
+
+class LedgerEntry(NamedTuple):
+    """One movement of money, over all its legs, leaf first."""
+
+    sequence: int
+    kind: Kind
+    marks: Mark
+    call_class: CallClass
+    direction: Direction
+    seconds: int
+    booked_us: int
+    started_at: int
+    legs: tuple[LedgerLeg, ...]
+    #: The call's id, or the caller's reference.
+    reference: str
+    number: str
+    description: str
+
+
+def ledger_strings(
+    accounts: Sequence[str], reference: str, number: str = "", description: str = ""
+) -> bytes:
+    """Return the strings that a script appends to a ledger entry."""
+    return pack_strings((*accounts, reference, number, description))
+
+
+def unpack_ledger_entry(data: bytes) -> LedgerEntry:
+    """Return a ledger entry as the scripts have packed it."""
+    head = LEDGER_HEAD.unpack(data)
+    position = LEDGER_HEAD.size
+    legs = [LEDGER_LEG.unpack(data, position + leg * LEDGER_LEG.size) for leg in range(head.legs)]
+    texts = unpack_strings(data, position + head.legs * LEDGER_LEG.size)
+    if len(texts) != head.legs + 3:
+        raise InvariantError(f"ledger entry {head.sequence} has {len(texts)} texts")
+    return LedgerEntry(
+        head.sequence,
+        Kind(head.kind),
+        Mark(head.marks),
+        CallClass(head.call_class),
+        Direction(head.direction),
+        head.seconds,
+        head.booked_us,
+        head.started_at,
+        tuple(
+            LedgerLeg(texts[index], Billing(leg.billing), leg.sequence, leg.amount, leg.balance)
+            for index, leg in enumerate(legs)
+        ),
+        *texts[head.legs :],
+    )

@@ -1,0 +1,142 @@
+-- Alerts and recharge requests: one event per crossing, in the script that crosses.
+--- @include "accounts"
+--- @include "ledger"
+
+local function emit(events_key, event, account, ...)
+  redis.call("XADD", events_key, "*", "event", event, "account", account_name(account),
+    "at", now_seconds, ...)
+end
+
+-- What the thresholds look at: booked, less what running calls have reported.
+local function effective_balance(account)
+  return account.balance - account.used
+end
+
+local function alert_low(events_key, account)
+  local limits = account.limits
+  local value = effective_balance(account)
+  if limits.low_threshold ~= LIMIT_NONE and value <= limits.low_threshold then
+    local repeat_seconds = limits.low_repeat_seconds
+    if account.low_at == 0
+      or (repeat_seconds > 0 and now_seconds - account.low_at >= repeat_seconds) then
+      account.low_at = now_seconds
+      emit(events_key, "balance.low", account, "balance", value,
+        "threshold", limits.low_threshold)
+    end
+  end
+  if limits.unlimited == 0 and value + limits.credit_limit <= 0 and account.exhausted_at == 0 then
+    account.exhausted_at = now_seconds
+    emit(events_key, "balance.exhausted", account, "balance", value,
+      "credit_limit", limits.credit_limit)
+  end
+end
+
+-- Re-arms what a credit has lifted above its threshold.
+local function rearm(events_key, account)
+  local limits = account.limits
+  local value = effective_balance(account)
+  if account.low_at ~= 0
+    and (limits.low_threshold == LIMIT_NONE or value > limits.low_threshold) then
+    account.low_at = 0
+  end
+  if account.exhausted_at ~= 0 and (limits.unlimited == 1 or value + limits.credit_limit > 0) then
+    account.exhausted_at = 0
+    emit(events_key, "balance.restored", account, "balance", value,
+      "credit_limit", limits.credit_limit)
+  end
+end
+
+local function alert_spend(events_key, account, period, spend, limit, mark)
+  if limit < 0 then
+    return mark
+  end
+  if spend >= limit and mark < 2 then
+    emit(events_key, "spend_limit.reached", account, "period", period, "spend", spend,
+      "limit", limit)
+    return 2
+  end
+  if spend * 100 >= limit * SPEND_WARNING_PERCENT and mark < 1 then
+    emit(events_key, "spend_limit.warning", account, "period", period, "spend", spend,
+      "limit", limit)
+    return 1
+  end
+  return mark
+end
+
+-- Whether a recharge may be asked for now; forgets one that was pending for too long.
+local function recharge_is_due(events_key, account)
+  local limits = account.limits
+  if limits.recharge_mode == RECHARGE_NONE
+    or effective_balance(account) >= limits.recharge_threshold then
+    return false
+  end
+  if account.recharge_pending ~= 0 then
+    if now_seconds - account.recharge_at < RECHARGE_PENDING_SECONDS then
+      return false
+    end
+    emit(events_key, "recharge.expired", account, "recharge", account.recharge_pending)
+    account.recharge_pending = 0
+    account.recharge_failures = account.recharge_failures + 1
+  end
+  if account.recharge_succeeded_at ~= 0
+    and now_seconds - account.recharge_succeeded_at < limits.recharge_interval_seconds then
+    return false
+  end
+  local failures = math.min(account.recharge_failures, 8)
+  if failures > 0 and now_seconds - account.recharge_at
+    < RECHARGE_RETRY_SECONDS * 2 ^ (failures - 1) then
+    return false
+  end
+  if account.recharge_month ~= limits.month then
+    account.recharge_month, account.recharge_month_amount = limits.month, 0
+  end
+  return limits.recharge_monthly_cap < 0
+    or account.recharge_month_amount + limits.recharge_amount <= limits.recharge_monthly_cap
+end
+
+-- Requests a recharge, or raises a sub-account's limit at once in mode `credit`.
+local function recharge(bucket_key, ledger_key, events_key, account)
+  if not recharge_is_due(events_key, account) then
+    return
+  end
+  local limits = account.limits
+  if limits.recharge_mode == RECHARGE_CREDIT
+    and account.balance + limits.recharge_amount > BOUND_MICROS then
+    return
+  end
+  account.recharge_number = account.recharge_number + 1
+  account.recharge_at = now_seconds
+  local name = account_name(account)
+  local identity = name .. "-" .. string.format("%.0f", account.recharge_number)
+  if limits.recharge_mode == RECHARGE_REQUEST then
+    account.recharge_pending = account.recharge_number
+    emit(events_key, "recharge.due", account, "recharge", identity,
+      "amount", limits.recharge_amount, "balance", effective_balance(account))
+    return
+  end
+  account.recharge_succeeded_at = now_seconds
+  account.recharge_month_amount = account.recharge_month_amount + limits.recharge_amount
+  move_balance(account, limits.recharge_amount)
+  append_entry(bucket_key, ledger_key, {account},
+    {kind = KIND_RECHARGE, marks = 0, call_class = 0, direction = 0, seconds = 0,
+      started_at = now_seconds},
+    {{billing = BILLING_FREE, amount = limits.recharge_amount}},
+    struct.pack("Bc0Bc0BB", #name, name, #identity, identity, 0, 0))
+  rearm(events_key, account)
+  emit(events_key, "recharge.succeeded", account, "recharge", identity,
+    "amount", limits.recharge_amount, "balance", effective_balance(account))
+end
+
+-- Raises every alert and recharge that the accounts' new balances call for.
+local function cross_thresholds(bucket_key, ledger_key, events_key, accounts)
+  for leg = 1, #accounts do
+    local account = accounts[leg]
+    local limits = account.limits
+    account.day_mark = alert_spend(events_key, account, "day", account.day_spend,
+      limits.daily_limit, account.day_mark)
+    account.month_mark = alert_spend(events_key, account, "month", account.month_spend,
+      limits.monthly_limit, account.month_mark)
+    recharge(bucket_key, ledger_key, events_key, account)
+    alert_low(events_key, account)
+  end
+end
