@@ -1,0 +1,254 @@
+"""One pipelined connection to the store: commands out in batches, replies in by order.
+
+All commands of a loop turn leave in one write. A command whose deadline passes in the queue is
+never sent (`NotExecuted`); one that was sent and is not answered in time, or whose connection is
+lost, has an unknown outcome (`OutcomeUnknown`), and its reply, should it still come, is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+import hiredis
+
+from authz.errors import NotExecuted, OutcomeUnknown, StoreError
+from authz.store.health import StoreHealth
+from authz.store.replies import reply_error
+
+#: Commands sent and not yet answered; the rest waits in the queue.
+IN_FLIGHT_MAX: Final = 1_024
+#: Commands that wait to be sent; more are refused at once.
+QUEUED_MAX: Final = 8_192
+#: Deadlines are looked at not more often than this, so that a hung store costs no CPU.
+_SWEEP_SECONDS_MIN: Final = 0.005
+
+_INCOMPLETE: Final = object()
+
+#: Turns a command into the bytes to send; hiredis declares its argument as a tuple of one.
+pack_command: Final = cast("Callable[[tuple[bytes | str | int, ...]], bytes]", hiredis.pack_command)
+
+
+class Connection(asyncio.Protocol):
+    """A protocol for `loop.create_connection`; see the module. Not safe across threads.
+
+    `lost` is done once the connection is gone. Deadlines are in the loop's time, in seconds.
+    """
+
+    __slots__ = (
+        "_flush_scheduled",
+        "_health",
+        "_in_flight",
+        "_loop",
+        "_paused",
+        "_queued",
+        "_reader",
+        "_refusal",
+        "_sweep_at",
+        "_sweep_timer",
+        "_transport",
+        "lost",
+        "on_readonly",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, health: StoreHealth) -> None:
+        self._loop = loop
+        self._health = health
+        self._reader = hiredis.Reader(replyError=reply_error, notEnoughData=_INCOMPLETE)
+        self._queued: deque[tuple[bytes, asyncio.Future[Any], float]] = deque()
+        self._in_flight: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._transport: asyncio.Transport | None = None
+        #: Why no further command is taken; None while they are.
+        self._refusal: str | None = None
+        self._flush_scheduled = False
+        self._paused = False
+        self._sweep_at = math.inf
+        self._sweep_timer: asyncio.TimerHandle | None = None
+        self.lost: asyncio.Future[None] = loop.create_future()
+        #: Done when the server said that it takes no writes: a failover made it a replica.
+        self.on_readonly: asyncio.Future[None] = loop.create_future()
+
+    @property
+    def in_flight(self) -> int:
+        """How many commands are sent and not answered, those past their deadline included."""
+        return len(self._in_flight)
+
+    @property
+    def queued(self) -> int:
+        """How many commands wait to be sent."""
+        return len(self._queued)
+
+    def submit(self, packed: bytes, deadline: float) -> asyncio.Future[Any]:
+        """Queue a packed command and return the future of its reply.
+
+        Raises NotExecuted when nothing can be sent any more or the queue is full.
+        """
+        if self._refusal is not None:
+            raise NotExecuted(self._refusal)
+        queued = self._queued
+        if len(queued) >= QUEUED_MAX:
+            raise NotExecuted(f"{QUEUED_MAX} commands already wait to be sent")
+        future = self._loop.create_future()
+        queued.append((packed, future, deadline))
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush)
+        if deadline < self._sweep_at:
+            self._sweep_no_later_than(deadline)
+        return future
+
+    def finish(self, reason: str) -> None:
+        """Take no further command; close once those already taken are answered."""
+        if self._refusal is None:
+            self._refusal = reason
+        self._close_if_finished()
+
+    def abort(self, reason: str) -> None:
+        """Close at once; what is in flight gets an unknown outcome."""
+        if self._refusal is None:
+            self._refusal = reason
+        if self._transport is not None:
+            self._transport.abort()
+
+    def drop_queued(self, reason: str) -> None:
+        """Refuse every command that is not sent yet."""
+        for _, future, _ in self._queued:
+            if not future.done():
+                future.set_exception(NotExecuted(reason))
+        self._queued.clear()
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start: called by the event loop."""
+        # uvloop's transports are no subclasses of asyncio's, so nothing can be checked here.
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Hand each complete reply to the command it belongs to: called by the event loop."""
+        reader = self._reader
+        pop = self._in_flight.popleft
+        answered = False
+        try:
+            reader.feed(data)
+            while (reply := reader.gets()) is not _INCOMPLETE:
+                future, _ = pop()
+                if future.done():
+                    continue  # its deadline passed, or its caller went away
+                answered = True
+                if isinstance(reply, StoreError):
+                    self._set_error(future, reply)
+                else:
+                    future.set_result(reply)
+        except IndexError:
+            self.abort("the store sent a reply that nothing asked for")
+        except hiredis.HiredisError as error:
+            self.abort(f"the store does not speak its protocol: {error}")
+        if answered:
+            self._health.answered()
+        if self._queued and not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush)
+        if self._refusal is not None:
+            self._close_if_finished()
+
+    def eof_received(self) -> None:
+        """Let the transport close itself: called by the event loop."""
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Give every open command its outcome: called by the event loop."""
+        if self._refusal is None:
+            self._refusal = "the connection to the store is lost"
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
+            self._sweep_timer = None
+        self._transport = None
+        self.drop_queued(self._refusal)
+        for future, _ in self._in_flight:
+            if not future.done():
+                future.set_exception(OutcomeUnknown(self._refusal))
+        self._in_flight.clear()
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+    def pause_writing(self) -> None:
+        """Keep commands in the queue, where they still can be withdrawn: called by the loop."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """Send what waited: called by the event loop."""
+        self._paused = False
+        self._flush()
+
+    def _set_error(self, future: asyncio.Future[Any], error: StoreError) -> None:
+        if (
+            isinstance(error, NotExecuted)
+            and error.code == "READONLY"
+            and not self.on_readonly.done()
+        ):
+            self.on_readonly.set_result(None)
+        future.set_exception(error)
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        transport = self._transport
+        if self._paused or transport is None or transport.is_closing():
+            return
+        queued = self._queued
+        in_flight = self._in_flight
+        room = IN_FLIGHT_MAX - len(in_flight)
+        now = self._loop.time()
+        parts: list[bytes] = []
+        while queued and room > 0:
+            packed, future, deadline = queued.popleft()
+            if future.done():
+                continue  # its caller went away
+            if deadline <= now:
+                future.set_exception(NotExecuted("the deadline passed before the command was sent"))
+                continue
+            parts.append(packed)
+            in_flight.append((future, deadline))
+            room -= 1
+        if parts:
+            transport.write(b"".join(parts))
+
+    def _sweep_no_later_than(self, deadline: float) -> None:
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
+        self._sweep_at = max(deadline, self._loop.time() + _SWEEP_SECONDS_MIN)
+        self._sweep_timer = self._loop.call_at(self._sweep_at, self._sweep)
+
+    def _sweep(self) -> None:
+        """Fail what is past its deadline; one timer serves all commands of the connection."""
+        # A loop's timers may fire up to a tick of its clock early.
+        now = self._loop.time() + 0.001
+        self._sweep_at = math.inf
+        self._sweep_timer = None
+        earliest = math.inf
+        missed = 0
+        for future, deadline in self._in_flight:
+            if future.done():
+                continue
+            if deadline > now:
+                earliest = min(earliest, deadline)
+                continue
+            future.set_exception(OutcomeUnknown("the store did not answer within the deadline"))
+            missed += 1
+        for _, future, deadline in self._queued:
+            if future.done():
+                continue
+            if deadline > now:
+                earliest = min(earliest, deadline)
+                continue
+            future.set_exception(NotExecuted("the deadline passed before the command was sent"))
+        if earliest < math.inf:
+            self._sweep_no_later_than(earliest)
+        if missed:
+            self._health.missed(missed)
+
+    def _close_if_finished(self) -> None:
+        if self._transport is not None and not self._in_flight and not self._queued:
+            self._transport.close()
