@@ -35,12 +35,15 @@ MONEY_SOURCES = (
 #: Naming something of money in one of them is an error, so that the exception stays true.
 TIMING_SOURCES = {
     "authz/store/client.py": "deadlines and back-off of connections",
+    "authz/store/connection.py": "deadlines of commands in flight",
     "authz/store/embedded.py": "waiting for a server process to come up",
 }
 _MONEY_WORD = re.compile(r"micros|nanos|amount|balance|price", re.IGNORECASE)
 #: Calls whose arguments are seconds of the event loop, never money.
 _TIMER_CALLS = {"sleep", "timeout", "timeout_at", "wait", "wait_for", "call_later", "call_at"}
-#: A `/` between these joins paths; what else is divided must say `//` and mean it.
+#: A duration may become seconds of the event loop; what else is divided must say `//`.
+_DURATION_NAME = re.compile(r"_(ms|us|ns)\Z", re.IGNORECASE)
+#: A `/` after one of these joins paths.
 _PATH_WORD = re.compile(r"(path|directory|folder|file|root|parent|parents|home)$", re.IGNORECASE)
 
 
@@ -59,6 +62,11 @@ def _last_name(node: ast.expr) -> str:
     if isinstance(node, ast.Attribute):
         return node.attr
     return _last_name(node.func) if isinstance(node, ast.Call) else ""
+
+
+def _is_no_money(division: ast.BinOp) -> bool:
+    is_duration = _DURATION_NAME.search(_last_name(division.left)) is not None
+    return is_duration or _joins_paths(division)
 
 
 def _joins_paths(node: ast.BinOp) -> bool:
@@ -93,7 +101,7 @@ def float_complaints(source: str, name: str) -> list[str]:
         elif (
             isinstance(node, ast.BinOp | ast.AugAssign)
             and isinstance(node.op, ast.Div)
-            and not (isinstance(node, ast.BinOp) and _joins_paths(node))
+            and not (isinstance(node, ast.BinOp) and _is_no_money(node))
         ):
             complaints.append(f"{name}:{node.lineno}: a true division")
     return complaints
@@ -131,7 +139,12 @@ def test_the_float_rule_catches(source: str) -> None:
 
 @pytest.mark.parametrize(
     "source",
-    ["cost = price // 60", "await asyncio.sleep(0.5)", "deck = directory / name / 'x.bin'"],
+    [
+        "cost = price // 60",
+        "await asyncio.sleep(0.5)",
+        "deck = directory / name / 'x.bin'",
+        "due = time() + settings.deadline_ms / 1000",
+    ],
 )
 def test_the_float_rule_lets_pass(source: str) -> None:
     assert not float_complaints(source, "x.py")
@@ -277,14 +290,14 @@ def shape_complaints(source: str, name: str) -> list[str]:
                 complaints.append(f"{name}:{node.lineno}: {node.name} has {lines} lines")
         elif isinstance(node, ast.Call) and _last_name(node.func) == "print":
             complaints.append(f"{name}:{node.lineno}: a print")
-        elif isinstance(node, ast.Assert):
+        elif isinstance(node, ast.Assert) and name.startswith(MONEY_SOURCES):
             complaints.append(f"{name}:{node.lineno}: an assert, which vanishes under -O")
     return complaints
 
 
 def test_the_shape_rule_catches() -> None:
     long_function = "def f():\n" + "    g()\n" * FUNCTION_LINES_MAX
-    complaints = shape_complaints(f"print(1)\nassert True\n{long_function}", "x.py")
+    complaints = shape_complaints(f"print(1)\nassert True\n{long_function}", "authz/money.py")
     assert sorted(complaint.partition(" ")[2] for complaint in complaints) == [
         "a print",
         "an assert, which vanishes under -O",
