@@ -45,8 +45,7 @@ wheel: $(DEVELOP_STAMP)  ## build a wheel into dist/
 clean:  ## remove what was built (the virtual environment stays)
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find ext \( -name '*.so' -o -name '*.c' \) -delete
-	find authz authz_ext ext lua loadtest tests -name __pycache__ -prune -exec rm -rf {} + \
-		2>/dev/null || true
+	find . -path ./$(VENV) -prune -o -name __pycache__ -prune -exec rm -rf {} +
 	rm -f $(RUN_STAMP) $(DEVELOP_STAMP)
 
 $(RUN_STAMP): $(BUILD_INPUTS) | $(BIN)/pip
