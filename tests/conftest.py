@@ -1,0 +1,86 @@
+"""Fixtures of all tests: real stores, fresh for each test, and reproducible randomness.
+
+- `store_server`, `store_url`, `store`: Valkey; the server, its URL, a connected client.
+- `any_store_server`, `any_store_url`, `any_store`: the same on every kind of server there is.
+- `rng`: a random generator; the session's seed is in pytest's header, AUTHZ_TEST_SEED repeats it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from servers import DEFAULT_KIND, Server, ServerPool, find_servers
+
+from authz.store.client import StoreClient
+
+_SEED = os.environ.get("AUTHZ_TEST_SEED") or str(secrets.randbits(32))
+try:
+    _SERVERS = find_servers()
+except LookupError as error:
+    raise pytest.UsageError(str(error)) from error
+
+
+def pytest_report_header() -> list[str]:
+    """Say what a failure needs to be repeated."""
+    return [
+        f"AUTHZ_TEST_SEED={_SEED}",
+        "stores: " + ", ".join(f"{kind} ({path})" for kind, path in _SERVERS.items()),
+    ]
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """A generator that depends on the session's seed and the test's name alone."""
+    return random.Random(f"{_SEED}:{request.node.nodeid}")
+
+
+@pytest.fixture(scope="session")
+def server_pool() -> Iterator[ServerPool]:
+    """The stores of this session."""
+    pool = ServerPool(_SERVERS)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+def store_server(server_pool: ServerPool) -> Server:
+    """A Valkey without data."""
+    return server_pool.get(DEFAULT_KIND)
+
+
+@pytest.fixture
+def store_url(store_server: Server) -> str:
+    """The URL of a Valkey without data."""
+    return store_server.url
+
+
+@pytest.fixture
+async def store(store_url: str) -> AsyncIterator[StoreClient]:
+    """A client of a Valkey without data."""
+    client = await StoreClient.connect(store_url)
+    yield client
+    await client.close()
+
+
+@pytest.fixture(params=list(_SERVERS))
+def any_store_server(request: pytest.FixtureRequest, server_pool: ServerPool) -> Server:
+    """A store without data, of each kind in turn."""
+    return server_pool.get(request.param)
+
+
+@pytest.fixture
+def any_store_url(any_store_server: Server) -> str:
+    """The URL of a store without data, of each kind in turn."""
+    return any_store_server.url
+
+
+@pytest.fixture
+async def any_store(any_store_url: str) -> AsyncIterator[StoreClient]:
+    """A client of a store without data, of each kind in turn."""
+    client = await StoreClient.connect(any_store_url)
+    yield client
+    await client.close()
