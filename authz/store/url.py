@@ -117,8 +117,9 @@ def parse_store_url(url: str) -> StoreAddress:
         raise ConfigError(f"store.url: an @ after the end of the host part; {_ENCODE_HINT}")
     try:
         parts = urlsplit(url)
-    except ValueError as error:
-        raise ConfigError(f"store.url: the host part cannot be read; {_ENCODE_HINT}") from error
+    except ValueError:
+        # From None, here and below: the parser's own text quotes what may be a password.
+        raise ConfigError(f"store.url: the host part cannot be read; {_ENCODE_HINT}") from None
     if parts.fragment:
         raise ConfigError(f"store.url: has a # part; {_ENCODE_HINT}")
     options = _read_options(parts)
@@ -148,10 +149,10 @@ def _read_options(parts: SplitResult) -> dict[str, str]:
     known = _OPTIONS_OF_ALL + (_OPTIONS_OF_TLS if parts.scheme == "rediss" else ())
     try:
         pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
-    except ValueError as error:
+    except ValueError:
         raise ConfigError(
             "store.url: the part after ? must be name=value pairs joined by &"
-        ) from error
+        ) from None
     options: dict[str, str] = {}
     for name, value in pairs:
         if name not in known:
@@ -185,10 +186,10 @@ def _read_credentials(parts: SplitResult, options: dict[str, str]) -> tuple[str 
 def _read_host(parts: SplitResult) -> tuple[str, int]:
     try:
         port = parts.port
-    except ValueError as error:
+    except ValueError:
         raise ConfigError(
             f"store.url: the port must be a number from 1 to 65535; {_ENCODE_HINT}"
-        ) from error
+        ) from None
     if port == 0:
         raise ConfigError("store.url: the port must be a number from 1 to 65535")
     if not parts.hostname:

@@ -167,9 +167,11 @@ def test_killed_supervisor_leaves_its_lock_with_the_store(
 
 def test_adopted_store_gets_the_durability_configured_now(state_dir: Path) -> None:
     Supervisor(state_dir).kill()
-    with EmbeddedStore(state_dir, appendfsync="always") as store:
-        with redis.Redis.from_url(store.url, decode_responses=True) as client:
-            assert client.config_get("appendfsync") == {"appendfsync": "always"}
+    with (
+        EmbeddedStore(state_dir, appendfsync="always") as store,
+        redis.Redis.from_url(store.url, decode_responses=True) as client,
+    ):
+        assert client.config_get("appendfsync") == {"appendfsync": "always"}
 
 
 def test_guest_stops_nothing_and_takes_over_when_the_owner_is_gone(
