@@ -97,13 +97,16 @@ class HookSettings(Struct, frozen=True, kw_only=True):
             ge=1,
             le=100_000,
         ),
-    ] = 1_024
+    ] = 2_000
     header_bytes_max: Annotated[
         int, about("Longest request line with headers, in bytes.", ge=1_024, le=1_048_576)
     ] = 16_384
     body_bytes_max: Annotated[
         int, about("Longest request body, in bytes.", ge=1_024, le=1_048_576)
-    ] = 16_384
+    ] = 65_536
+    connections_max: Annotated[
+        int, about("Connections that one worker keeps; more are refused.", ge=1, le=1_000_000)
+    ] = 4_096
     idle_seconds: Annotated[
         int,
         about(
@@ -111,7 +114,7 @@ class HookSettings(Struct, frozen=True, kw_only=True):
             ge=1,
             le=86_400,
         ),
-    ] = 300
+    ] = 75
 
 
 class AdminSettings(Struct, frozen=True, kw_only=True):

@@ -49,6 +49,17 @@ class Setting(NamedTuple):
         words = FORMATS[self.format].words if self.format else _allowed(self.annotation)
         return f"{words}, or empty for none" if self.is_optional else words
 
+    def value_in(self, tree: Any) -> Any:
+        """Return the setting's value in a settings tree."""
+        return getattr(getattr(tree, self.section) if self.section else tree, self.name)
+
+    def replaced_in(self, tree: Any, value: Any) -> Any:
+        """Return the tree with another value of the setting."""
+        if not self.section:
+            return msgspec.structs.replace(tree, **{self.name: value})
+        section = msgspec.structs.replace(getattr(tree, self.section), **{self.name: value})
+        return msgspec.structs.replace(tree, **{self.section: section})
+
     @property
     def item_type(self) -> Any:
         """The type of the items of a list, or None of another setting."""

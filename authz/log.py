@@ -141,7 +141,7 @@ def _render_json(
         "level": level,
         "event": name,
         "process": process,
-        "pid": os.getpid(),
+        "process_id": os.getpid(),
         **facts,
     }
     return msgspec.json.encode(record, enc_hook=str).decode()

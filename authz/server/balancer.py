@@ -81,7 +81,8 @@ class Balancer:
 
     def _next_worker(self) -> Process:
         """Return the worker with the fewest connections; of equals the one not used longest."""
-        worker = min(self._workers, key=lambda one: one.connections)
+        staying = [one for one in self._workers if not one.is_draining]
+        worker = min(staying or self._workers, key=lambda one: one.connections)
         self._workers.remove(worker)
         self._workers.append(worker)
         return worker

@@ -25,6 +25,7 @@ from authz.server.control import (
     Connection,
     Drain,
     Failed,
+    Leaving,
     Message,
     Ping,
     Pong,
@@ -46,8 +47,8 @@ class Service(Protocol):
     def adopt(self, connection: socket.socket) -> None:
         """Serve a connection that the supervisor has accepted."""
 
-    async def drain(self) -> None:
-        """Begin nothing new; return when everything begun is done."""
+    async def drain(self, limit_seconds: int) -> None:
+        """Begin nothing new; return when everything begun is done, at the latest by the limit."""
 
     async def close(self) -> None:
         """Let go of everything, whatever is unfinished."""
@@ -90,7 +91,7 @@ class _Child:
         # An interrupt from the terminal reaches every process; the supervisor decides on it.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        loop.add_signal_handler(signal.SIGTERM, self._ending.set)
+        loop.add_signal_handler(signal.SIGTERM, self._leave)
         try:
             status = await self._serve()
         finally:
@@ -118,12 +119,7 @@ class _Child:
         return await self._finish(self._service)
 
     async def _finish(self, service: Service) -> int:
-        drain_seconds = self.settings.server.drain_seconds
-        try:
-            async with asyncio.timeout(drain_seconds):
-                await service.drain()
-        except TimeoutError:
-            log.event("drain_cut_short", level="warning", drain_seconds=drain_seconds)
+        await service.drain(self.settings.server.drain_seconds)
         await service.close()
         return 0
 
@@ -146,6 +142,10 @@ class _Child:
                 self._ending.set()
             case Start():
                 self._started.set_result((message, sockets))
+
+    def _leave(self) -> None:
+        self._channel.send(Leaving())
+        self._ending.set()
 
     def _report_closed(self) -> None:
         self._channel.send(Closed(self._closed_connections))

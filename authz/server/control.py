@@ -50,6 +50,10 @@ class Ready(Struct, tag="ready", frozen=True):
     """Child to supervisor: from now on I answer."""
 
 
+class Leaving(Struct, tag="leaving", frozen=True):
+    """Child to supervisor: I have been told by a signal to drain."""
+
+
 class Pong(Struct, tag="pong", frozen=True):
     """Child to supervisor: I am alive."""
 
@@ -67,7 +71,7 @@ class Failed(Struct, tag="failed", frozen=True):
     is_setting: bool
 
 
-Message = Start | Connection | Ping | Drain | Ready | Pong | Closed | Failed
+Message = Start | Connection | Ping | Drain | Ready | Leaving | Pong | Closed | Failed
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Message).decode

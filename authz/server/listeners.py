@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import os
 import socket
 import stat
@@ -18,6 +19,7 @@ from typing import Final
 from authz.config import Settings
 from authz.config_fields import split_address
 from authz.errors import ConfigError
+from authz.hooks import access
 
 HOOK_TCP: Final = "hook_tcp"
 HOOK_UNIX: Final = "hook_unix"
@@ -65,9 +67,9 @@ class Listeners:
 
         return close_old
 
-    def named(self, *names: str) -> dict[str, socket.socket]:
-        """Return those of these listeners that are open."""
-        return {name: self._open[name][1] for name in names if name in self._open}
+    def by_name(self) -> dict[str, socket.socket]:
+        """Return the open sockets."""
+        return {name: listener for name, (_, listener) in self._open.items()}
 
     def addresses(self) -> dict[str, str]:
         """Return where each listener really is, for the operator: a port 0 has become one."""
@@ -103,6 +105,7 @@ def _open_tcp(name: str, address: str, settings: Settings) -> socket.socket:
         )[0]
     except OSError as error:
         raise ConfigError(f"{key}: {host} is no address of this host ({error})") from error
+    _require_guard(name, str(resolved[0]), settings)
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -115,6 +118,22 @@ def _open_tcp(name: str, address: str, settings: Settings) -> socket.socket:
         raise ConfigError(f"{key}: {_bind_advice(key, address, error)}") from error
     listener.setblocking(False)
     return listener
+
+
+def _require_guard(name: str, host: str, settings: Settings) -> None:
+    """Refuse a listener that other machines reach and nothing guards."""
+    if name == ADMIN:
+        if (
+            settings.admin.token is None
+            and not ipaddress.ip_address(host.partition("%")[0]).is_loopback
+        ):
+            raise ConfigError(
+                f"admin.listen: {host} can be reached from other machines; set admin.token (or "
+                "admin.token_file), or listen on 127.0.0.1 or [::1]"
+            )
+        return
+    hook = settings.hook
+    access.require_guard([host], access.Access((hook.token,) if hook.token else (), hook.allow))
 
 
 def _bind_advice(key: str, address: str, error: OSError) -> str:

@@ -16,6 +16,7 @@ from authz.server.control import (
     Connection,
     Drain,
     Failed,
+    Leaving,
     Message,
     Ping,
     Pong,
@@ -156,6 +157,8 @@ class Process:
                 self._ready.set_result(None)
             case Closed(connections=connections):
                 self.connections -= connections
+            case Leaving():
+                self.is_draining = True
             case Failed():
                 self._failed = message
             case Pong():

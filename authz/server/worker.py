@@ -22,8 +22,8 @@ class Backend(Protocol):
     def protocol(self, on_closed: Callable[[], None]) -> asyncio.Protocol:
         """Return the protocol of one new connection, which calls `on_closed` at its end."""
 
-    async def drain(self) -> None:
-        """Answer what has been asked, then close every connection."""
+    async def drain(self, limit_seconds: int) -> None:
+        """Answer what has been asked, then close every connection; cut them off at the limit."""
 
     async def close(self) -> None:
         """Close what is left, and the engine below."""
@@ -53,13 +53,13 @@ class HookService:
         self._adoptions.add(task)
         task.add_done_callback(self._adoptions.discard)
 
-    async def drain(self) -> None:
+    async def drain(self, limit_seconds: int) -> None:
         """Stop listening, take what was accepted, and drain the backend."""
         for server in self._servers:
             server.close()
         if self._adoptions:
             await asyncio.wait(self._adoptions)
-        await self._backend.drain()
+        await self._backend.drain(limit_seconds)
 
     async def close(self) -> None:
         """Close the backend."""

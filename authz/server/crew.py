@@ -1,0 +1,266 @@
+"""The child processes together: brought up, kept running, replaced one by one, ended.
+
+A process that ends unasked is started anew, at once if it has answered for a while, else with
+growing pauses; one that never gets that far ends the daemon after a few tries, because a
+service manager and its operator can do more about it than another try.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from authz import log
+from authz.config import Settings, encode_settings
+from authz.errors import AuthzError, ConfigError
+from authz.server.balancer import Balancer
+from authz.server.listeners import ADMIN, HOOK_NAMES
+from authz.server.process import PINGS_UNANSWERED_MAX, Process, ProcessFailed
+
+OFFICE: Final = "office"
+#: A process that has answered for so long and then ends is not in a crash loop.
+QUIET_SECONDS: Final = 10
+_BACKOFF_SECONDS_FIRST: Final = 0.1
+_BACKOFF_SECONDS_MAX: Final = 5.0
+#: What a process gets on top of its own drain time before it is killed.
+_END_MARGIN_SECONDS: Final = 2.0
+
+
+class CrashLoop(AuthzError):
+    """A process ends again and again soon after its start: the daemon gives up."""
+
+
+class Programs(NamedTuple):
+    """The command lines of the two kinds of child."""
+
+    worker: Sequence[str]
+    office: Sequence[str]
+
+
+# -P: whatever lies in the working directory is not ours.
+PROGRAMS: Final = Programs(
+    worker=(sys.executable, "-P", "-m", "authz.server.worker"),
+    office=(sys.executable, "-P", "-m", "authz.server.office"),
+)
+
+
+class Plan(NamedTuple):
+    """What processes are started with from now on. `listeners` are the supervisor's, by name."""
+
+    settings: Settings
+    store_url: str
+    listeners: Mapping[str, socket.socket]
+
+    @property
+    def names(self) -> list[str]:
+        """Which processes there shall be."""
+        return [f"worker-{n}" for n in range(1, self.settings.hook.workers + 1)] + [OFFICE]
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether connections are accepted here and spread; a single worker accepts itself."""
+        return self.settings.hook.workers > 1
+
+    def listeners_of(self, name: str) -> dict[str, socket.socket]:
+        """Return the sockets on which the process listens itself."""
+        if name == OFFICE:
+            wanted: tuple[str, ...] = (ADMIN,)
+        else:
+            wanted = () if self.is_spread else HOOK_NAMES
+        return {one: self.listeners[one] for one in wanted if one in self.listeners}
+
+
+class _Post:
+    """A place for one process at a time."""
+
+    def __init__(self, name: str, process: Process) -> None:
+        self.name = name
+        self.process = process
+        self.crashes = 0
+        #: Held while the process is exchanged, so that a crash and a reload do not both do it.
+        self.lock = asyncio.Lock()
+        self.keeper: asyncio.Task[None] | None = None
+
+
+class Crew:
+    """All children of one supervisor."""
+
+    def __init__(
+        self, programs: Programs, plan: Plan, give_up: Callable[[AuthzError], None]
+    ) -> None:
+        """`give_up` is told, once, why no further start is tried."""
+        self._programs = programs
+        self._plan = plan
+        self._give_up = give_up
+        self._balancer = Balancer()
+        self._posts: dict[str, _Post] = {}
+        #: Every living process, also those that drain or are not yet ready.
+        self._living: set[Process] = set()
+
+    async def start(self) -> None:
+        """Bring up every process; return when all answer."""
+        starts = [asyncio.create_task(self._first(name)) for name in self._plan.names]
+        try:
+            posts = await asyncio.gather(*starts)
+        finally:
+            for start in starts:
+                start.cancel()
+        self._spread()
+        for post in posts:
+            self._install(post)
+
+    async def follow(self, plan: Plan) -> None:
+        """Replace every process by one started with the new plan, one after the other.
+
+        Each new process answers before its predecessor drains. ProcessFailed or a wrong
+        setting: what has been replaced stays so, the rest goes on as it was.
+        """
+        before, self._plan = self._plan, plan
+        self._spread()
+        try:
+            for name in plan.names:
+                await self._replace(name)
+        except (ConfigError, ProcessFailed):
+            self._plan = before
+            self._spread()
+            raise
+        for name in set(self._posts) - set(plan.names):
+            post = self._posts.pop(name)
+            async with post.lock:
+                if post.keeper is not None:
+                    post.keeper.cancel()
+                await self._retire(post.process)
+
+    async def end(self) -> None:
+        """Stop accepting, drain all processes together, and kill those that do not finish."""
+        for post in self._posts.values():
+            if post.keeper is not None:
+                post.keeper.cancel()
+        self._balancer.listen({})
+        await asyncio.gather(*(self._retire(process) for process in self._living))
+
+    def kill(self) -> None:
+        """End every process at once."""
+        for process in self._living:
+            process.kill()
+
+    def check(self) -> None:
+        """Ask every process for a sign of life, and kill those that have long given none."""
+        for process in self._living:
+            if process.pings_unanswered >= PINGS_UNANSWERED_MAX:
+                log.event("process_hangs", level="error", name=process.name, pid=process.pid)
+                process.kill()
+            elif process.is_ready:
+                process.ping()
+
+    def _spread(self) -> None:
+        """Let the balancer accept for several workers; a single one accepts itself."""
+        is_spread = self._plan.settings.hook.workers > 1
+        hook = {
+            name: self._plan.listeners[name] for name in HOOK_NAMES if name in self._plan.listeners
+        }
+        self._balancer.listen(hook if is_spread else {})
+
+    async def _first(self, name: str) -> _Post:
+        """Bring up a process for the first time, with as many tries as a crashing one gets."""
+        crashes = 0
+        while True:
+            try:
+                return _Post(name, await self._bring_up(name))
+            except ProcessFailed as error:
+                crashes += 1
+                await self._back_off(name, crashes, str(error))
+
+    def _install(self, post: _Post) -> None:
+        self._posts[post.name] = post
+        self._employ(post.process)
+        post.keeper = asyncio.create_task(self._keep(post))
+
+    def _employ(self, process: Process) -> None:
+        if process.name != OFFICE and self._plan.is_spread:
+            self._balancer.add(process)
+
+    async def _bring_up(self, name: str) -> Process:
+        """Start a process and return it when it answers; raise ProcessFailed or ConfigError."""
+        settings = self._plan.settings
+        process = await Process.spawn(
+            name,
+            self._programs.office if name == OFFICE else self._programs.worker,
+            settings=encode_settings(settings).decode(),
+            store_url=self._plan.store_url,
+            listeners=self._plan.listeners_of(name),
+        )
+        self._living.add(process)
+        process.exited.add_done_callback(lambda _: self._living.discard(process))
+        try:
+            await process.wait_ready(settings.server.start_seconds)
+        except ProcessFailed as error:
+            process.kill()
+            if error.is_setting:
+                raise ConfigError(str(error)) from error
+            raise
+        log.event("process_ready", name=name, pid=process.pid)
+        return process
+
+    async def _keep(self, post: _Post) -> None:
+        """Start a post's process anew whenever it ends unasked."""
+        while True:
+            process = post.process
+            await asyncio.wait([process.exited])
+            async with post.lock:
+                if post.process is process:
+                    self._balancer.remove(process)
+                    try:
+                        await self._restart(post)
+                    except AuthzError as error:
+                        self._give_up(error)
+                        return
+
+    async def _restart(self, post: _Post) -> None:
+        ended = post.process
+        detail = ended.describe_exit()
+        post.crashes = 0 if ended.ready_seconds >= QUIET_SECONDS else post.crashes + 1
+        log.event("process_ended", level="error", name=post.name, pid=ended.pid, detail=detail)
+        while True:
+            if post.crashes:
+                await self._back_off(post.name, post.crashes, detail)
+            try:
+                post.process = await self._bring_up(post.name)
+            except ProcessFailed as error:
+                post.crashes += 1
+                detail = str(error)
+            else:
+                self._employ(post.process)
+                return
+
+    async def _back_off(self, name: str, crashes: int, detail: str) -> None:
+        """Wait before the next try; raise CrashLoop when there have been too many."""
+        limit = self._plan.settings.server.crashes_max
+        if crashes >= limit:
+            raise CrashLoop(
+                f"{name} ended {crashes} times in a row right after its start, last: {detail}; "
+                "the daemon gives up (the events above tell more)"
+            )
+        pause_seconds = min(_BACKOFF_SECONDS_FIRST * 2 ** (crashes - 1), _BACKOFF_SECONDS_MAX)
+        log.event("process_retried", level="warning", name=name, crashes=crashes, detail=detail)
+        await asyncio.sleep(pause_seconds)
+
+    async def _replace(self, name: str) -> None:
+        post = self._posts.get(name)
+        if post is None:
+            self._install(_Post(name, await self._bring_up(name)))
+            return
+        async with post.lock:
+            new, old = await self._bring_up(name), post.process
+            post.process = new
+            post.crashes = 0
+            self._employ(new)
+            await self._retire(old)
+
+    async def _retire(self, process: Process) -> None:
+        self._balancer.remove(process)
+        drain_seconds = self._plan.settings.server.drain_seconds
+        await process.end_within(drain_seconds + _END_MARGIN_SECONDS)
