@@ -1,9 +1,11 @@
 """The spool's files on disk: their records, their locks, and what a crash may leave of them.
 
-A file is 16 bytes of heading, then records. A record is a marker, the length of its body, the
-CRC-32 of length and body, and the body: one `SpooledSettle` as JSON. A file is locked (`flock`)
-for as long as its owner lives, and only whoever holds the lock reads, writes or removes it. It
-gets its name when it is locked and headed already, so that nobody finds it before.
+A file is 16 bytes of heading, then records. A record is a marker, the length and the CRC-32 of
+its body, the CRC-32 of these twelve bytes, and the body: one `SpooledSettle` as JSON. The header
+has a check of its own so that a length that flipped is not mistaken for a record that was never
+finished. A file is locked (`flock`) for as long as its owner lives, and only whoever holds the
+lock reads, writes or removes it. It gets its name when it is locked and headed already, so that
+nobody finds it before.
 
 All functions here block; they are called in threads. The lock is inherited by forked children
 that do not exec: open a spool after forking.
@@ -38,8 +40,9 @@ RECORD_BYTES_MAX: Final = 65_536
 _UNNAMED_SUFFIX: Final = ".new"
 _UNNAMED_AGE_SECONDS_MAX: Final = 3_600
 _MARKER: Final = b"\xa5SR1"
-_HEADER: Final = struct.Struct("<4sII")
-_LENGTH: Final = struct.Struct("<I")
+_CHECKED: Final = struct.Struct("<4sII")
+_CHECKSUM: Final = struct.Struct("<I")
+_HEADER_BYTES: Final = _CHECKED.size + _CHECKSUM.size
 #: Holds at least one whole record, whatever its size.
 _READ_BYTES: Final = 4 * RECORD_BYTES_MAX
 
@@ -70,8 +73,8 @@ def encode_record(settle: SpooledSettle) -> bytes:
     body = _ENCODER.encode(settle)
     if len(body) > RECORD_BYTES_MAX:
         raise InvariantError(f"a settle of {len(body)} bytes passed validation")
-    length = _LENGTH.pack(len(body))
-    return _HEADER.pack(_MARKER, len(body), zlib.crc32(body, zlib.crc32(length))) + body
+    checked = _CHECKED.pack(_MARKER, len(body), zlib.crc32(body))
+    return checked + _CHECKSUM.pack(zlib.crc32(checked)) + body
 
 
 class Ending(enum.Enum):
@@ -198,7 +201,7 @@ class LockedFile:
         items: list[Item] = []
         position = 0
         while len(items) < count_max and (body := _body_at(data, position)) is not None:
-            end = position + _HEADER.size + len(body)
+            end = position + _HEADER_BYTES + len(body)
             items.append(Item(offset + position, offset + end, body, _decode(body)))
             position = end
         return Batch(items, None if items else self._ending(offset))
@@ -278,18 +281,27 @@ def _sweep_strays(directory: Path) -> None:
             continue
 
 
+def _header_at(data: bytes, position: int) -> tuple[int, int] | None:
+    """Return length and checksum of the body of the record at `position`, None if none starts."""
+    checked = data[position : position + _CHECKED.size]
+    check = data[position + _CHECKED.size : position + _HEADER_BYTES]
+    if check != _CHECKSUM.pack(zlib.crc32(checked)):
+        return None
+    marker, length, checksum = _CHECKED.unpack(checked)
+    if marker != _MARKER or not 0 < length <= RECORD_BYTES_MAX:
+        return None
+    return length, checksum
+
+
 def _body_at(data: bytes, position: int) -> bytes | None:
     """Return the body of the whole, undamaged record at `position`, None if there is none."""
-    start = position + _HEADER.size
-    if start > len(data):
+    header = _header_at(data, position)
+    if header is None:
         return None
-    marker, length, checksum = _HEADER.unpack_from(data, position)
-    if marker != _MARKER or not 0 < length <= RECORD_BYTES_MAX or start + length > len(data):
-        return None
+    length, checksum = header
+    start = position + _HEADER_BYTES
     body = data[start : start + length]
-    if zlib.crc32(body, zlib.crc32(_LENGTH.pack(length))) != checksum:
-        return None
-    return body
+    return body if len(body) == length and zlib.crc32(body) == checksum else None
 
 
 def _decode(body: bytes) -> SpooledSettle | None:
@@ -314,11 +326,11 @@ def _judge(rest: bytes) -> Ending:
             return Ending.DAMAGED
         position = rest.find(_MARKER, position + 1)
     written = rest.rstrip(b"\0")
-    if len(written) < _HEADER.size:
+    if len(written) < _HEADER_BYTES:
         return Ending.TORN
-    marker, length, _ = _HEADER.unpack_from(written)
-    unfinished = len(written) < _HEADER.size + length
-    return Ending.TORN if marker == _MARKER and unfinished else Ending.DAMAGED
+    header = _header_at(rest, 0)
+    unfinished = header is not None and len(written) < _HEADER_BYTES + header[0]
+    return Ending.TORN if unfinished else Ending.DAMAGED
 
 
 def _read(descriptor: int, offset: int, count: int) -> bytes:
