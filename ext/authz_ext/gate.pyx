@@ -30,6 +30,12 @@ Own counts, however high, and even the store's last `max_calls_exceeded`, say no
 concurrent calls are decided by the script alone, but for a limit of 0. There is no "only process"
 mode: the sweeper is always another process. The counts are gauges.
 
+**Repeats.** The store repeats its answer to an authorize that it has answered already, whatever
+the limits say. So a call that `counts` says is live here is not to be put to the gate. One that
+another process let through cannot be told from a new one here: repeated to this process while it
+holds a proof, it is refused as a new call would be, and the same question a moment later is
+answered by the store.
+
 When the store's run id changes, `forget` drops all proofs: a promoted replica may lag behind them.
 For one thread (the event loop). Times are whole microseconds: `store_us` of the store, all others
 of one monotonic clock of the process.
@@ -138,7 +144,7 @@ cdef class CallGate:
         """Return the code of the reason for which the store would certainly deny a call, or 0.
 
         The limits are those of the account at `version`; -1 is no limit. An outbound emergency
-        call is never refused.
+        call is never refused. Not to be asked for a call that `counts` knows.
         """
         cdef Account entry
         cdef long long elapsed_us
@@ -260,6 +266,10 @@ cdef class CallGate:
         self._unfile(<LiveCall>found)
         self._count(<LiveCall>found, -1)
         return True
+
+    def counts(self, call):
+        """Whether this process let the call through and has not seen it end."""
+        return call in self._calls
 
     def expire(self, long long now_us):
         """Stop counting calls whose lease ended unheard of here (to within 8.4 s).

@@ -211,6 +211,14 @@ class TestGauges:
         assert gate.closed(b"1") is False
         assert gate.totals(OWN_US) == gate.live("sub", OWN_US) == {}
 
+    def test_a_repeated_question_is_known_while_its_call_lives(self) -> None:
+        gate = CallGate()
+        assert gate.counts(("sub", "1")) is False
+        self.open(gate, ("sub", "1"))
+        assert gate.counts(("sub", "1")) is True
+        gate.closed(("sub", "1"))
+        assert gate.counts(("sub", "1")) is False
+
     def test_a_call_unheard_of_lapses_with_its_lease(self) -> None:
         gate = CallGate()
         self.open(gate, b"1")
