@@ -4,8 +4,8 @@
 -- ARGV: 1 packed authorize, 2 call digest, 3 member of the leases, 4 request digest,
 --   5 tail of the call record (opaque), 6 steps (seconds and every leg's hold, largest first),
 --   7..6+legs packed leg_request, then as many packed limits
--- Returns: {0, seconds or -1, final, repeated, then billing, held, credit left of every leg},
---   {reason, leg}, {OUTCOME_STALE_CONFIG}, {OUTCOME_STALE_TIME, now}, {OUTCOME_ACCOUNT_MISSING, leg}
+-- Returns: {0, seconds or -1, final, repeated, now in µs, then billing, held, credit left of every
+--   leg}, {reason, leg, now in µs, µs until when a call-rate denial holds}, {OUTCOME_STALE_CONFIG}, {OUTCOME_STALE_TIME, now}, {OUTCOME_ACCOUNT_MISSING, leg}
 --   or {OUTCOME_SHORT, reason, leg, 0, then room, credit, billing of every leg}: nothing was changed
 -- Emits: trunks.burst, trunks.exhausted
 --- @include "accounts"
@@ -29,7 +29,7 @@ local function repeat_answer(record, accounts)
     head.attempt = request.attempt
     redis.call("SET", KEYS[1], pack_call(head, call_legs, tail))
   end
-  return append_legs({REASON_OK, head.granted_seconds, head.final, 1}, call_legs, accounts)
+  return append_legs({REASON_OK, head.granted_seconds, head.final, 1, now_us}, call_legs, accounts)
 end
 
 -- The reason why a known id may not be authorized again, or nil.
@@ -83,6 +83,9 @@ local function leg_billing(account, leg_request)
   if leg_request.has_rate == 0 then
     return nil, REASON_NO_RATE
   end
+  if leg_request.has_rate == 2 then
+    return nil, REASON_MAX_CALL_COST
+  end
   if request.memory_full == 1 then
     return nil, REASON_STORE_FULL
   end
@@ -115,7 +118,7 @@ local function deny(reason, leg, account, leg_request)
   if account and leg_request and alert_trunks(account, leg_request, nil) then
     store_accounts({account})
   end
-  return {reason, leg}
+  return {reason, leg, now_us, 0}
 end
 
 local function short(accounts, billings, rooms, credits, reason, leg)
@@ -161,7 +164,7 @@ local function admit(accounts, leg_requests, billings, rooms, holds, seconds, fi
     redis.call("ZADD", KEYS[2], head.lease_ms, ARGV[3])
     store_accounts(accounts)
   end
-  return append_legs({REASON_OK, seconds, final, 0}, call_legs, accounts)
+  return append_legs({REASON_OK, seconds, final, 0, now_us}, call_legs, accounts)
 end
 
 -- Finds the leg that even the last step does not fit, and why; or answers short.
@@ -186,7 +189,7 @@ local function decide()
   local record = redis.call("GET", KEYS[1])
   local reason = id_conflict(record)
   if reason then
-    return {reason, 1}
+    return {reason, 1, now_us, 0}
   end
   local accounts, stale = load_accounts(FIRST_ACCOUNT, legs, FIRST_REQUEST + legs,
     request.valid_from, request.valid_until)
@@ -204,7 +207,8 @@ local function decide()
     roll_period(accounts[leg])
     reason = counted and limit_reached(accounts[leg])
     if reason then
-      return {reason, leg}
+      local account = accounts[leg]
+      return {reason, leg, now_us, account.arrival_us - account.limits.arrival_burst_us}
     end
   end
   for leg = 1, legs do

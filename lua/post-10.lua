@@ -82,6 +82,10 @@ local function remembered(accounts)
   return answer(OUTCOME_DUPLICATE, known.sequence, accounts)
 end
 
+local function is_recharge_answer(account)
+  return request.recharge > 0 and request.recharge <= account.recharge_number
+end
+
 local function post()
   local accounts, stale = load_accounts(7, legs, 6, request.valid_from, request.valid_until)
   if not accounts then
@@ -99,13 +103,16 @@ local function post()
       return refused
     end
   end
+  -- Before the limits are looked at: what was spent yesterday counts against no limit of today.
+  for leg = 1, legs do
+    roll_period(accounts[leg])
+  end
   refused = refusal(accounts, amounts)
   if refused then
     return refused
   end
   local movements = {}
   for leg = 1, legs do
-    roll_period(accounts[leg])
     if request.counts_as_spend == 1 then
       accounts[leg].day_spend = accounts[leg].day_spend - amounts[leg]
       accounts[leg].month_spend = accounts[leg].month_spend - amounts[leg]
@@ -126,6 +133,9 @@ local function post()
     if amounts[leg] > 0 then
       rearm(KEYS[6], accounts[leg])
     end
+  end
+  if is_recharge_answer(accounts[1]) then
+    succeed_recharge(KEYS[6], accounts[1], request.recharge, amounts[1])
   end
   cross_thresholds(KEYS[4], KEYS[5], KEYS[6], accounts)
   store_accounts(accounts)

@@ -133,7 +133,7 @@ local function extend(accounts, head, call_legs, tail)
     return short(reasons[shortest], shortest, head, call_legs, rooms, credits)
   elseif was_orphan then
     return {reasons[shortest], shortest}
-  elseif not seconds or request.second_try == 1 then
+  elseif not seconds or request.second_try == 1 or request.final == 1 then
     head.final = 1
   end
   write(accounts, head, call_legs, tail, reversal)

@@ -120,7 +120,8 @@ AUTHORIZE = Layout(
     grace_seconds: i32, life_seconds: i32, closed_hours: i32""",
 )
 
-#: What an authorize asks of one leg besides its holds. `limiting`: its rate is not free.
+#: What an authorize asks of one leg besides its holds. `limiting`: its rate is not free;
+#: `has_rate` 2: not even its first increment fits into max_call_cost.
 LEG_REQUEST = Layout(
     "leg_request",
     "has_rate: u8, limiting: u8, needs_credit: u8, trunk_covered: u8, used: i64",
@@ -142,11 +143,12 @@ SETTLE = Layout(
     call_class: u8, direction: u8, force: u8""",
 )
 
-#: Numbers of a credit or debit; `legs` accounts are moved by the same amount.
+#: Numbers of a credit or debit; `amount` names it, the amounts of the legs follow apart.
+#: `recharge`: the number of the requested recharge that a credit answers, or 0.
 POSTING = Layout(
     "posting",
     """amount: i64, kind: u8, legs: u8, require_available: u8, counts_as_spend: u8,
-    valid_from: i64, valid_until: i64, keep_seconds: i64, quantity: i64, per_leg: u8""",
+    valid_from: i64, valid_until: i64, keep_seconds: i64, recharge: i64, per_leg: u8""",
 )
 
 #: Beginning of a settled call's tombstone; `legs` times TOMBSTONE_LEG follow.

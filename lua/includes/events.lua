@@ -15,6 +15,10 @@ end
 local function alert_low(events_key, account)
   local limits = account.limits
   local value = effective_balance(account)
+  -- An unlimited leg never runs short, so that nobody needs to be told of its balance.
+  if limits.unlimited == 1 then
+    return
+  end
   if limits.low_threshold ~= LIMIT_NONE and value <= limits.low_threshold then
     local repeat_seconds = limits.low_repeat_seconds
     if account.low_at == 0
@@ -24,14 +28,14 @@ local function alert_low(events_key, account)
         "threshold", limits.low_threshold)
     end
   end
-  if limits.unlimited == 0 and value + limits.credit_limit <= 0 and account.exhausted_at == 0 then
+  if value + limits.credit_limit <= 0 and account.exhausted_at == 0 then
     account.exhausted_at = now_seconds
     emit(events_key, "balance.exhausted", account, "balance", value,
       "credit_limit", limits.credit_limit)
   end
 end
 
--- Re-arms what a credit has lifted above its threshold.
+-- Re-arms what a credit (or a new limit) has lifted above its threshold.
 local function rearm(events_key, account)
   local limits = account.limits
   local value = effective_balance(account)
@@ -44,6 +48,14 @@ local function rearm(events_key, account)
     emit(events_key, "balance.restored", account, "balance", value,
       "credit_limit", limits.credit_limit)
   end
+end
+
+-- Returns the mark that a spend still deserves under a limit that may have been raised.
+local function spend_mark(spend, limit, mark)
+  if limit < 0 or spend * 100 < limit * SPEND_WARNING_PERCENT then
+    return 0
+  end
+  return spend < limit and math.min(mark, 1) or mark
 end
 
 local function alert_spend(events_key, account, period, spend, limit, mark)
@@ -63,6 +75,29 @@ local function alert_spend(events_key, account, period, spend, limit, mark)
   return mark
 end
 
+local function recharge_identity(account, number)
+  return account_name(account) .. "-" .. string.format("%.0f", number)
+end
+
+local function roll_recharge_month(account)
+  if account.recharge_month ~= account.limits.month then
+    account.recharge_month, account.recharge_month_amount = account.limits.month, 0
+  end
+end
+
+-- Counts a recharge that came about, for the interval and the cap; already in the balance.
+local function succeed_recharge(events_key, account, number, amount)
+  roll_recharge_month(account)
+  account.recharge_succeeded_at = now_seconds
+  account.recharge_failures = 0
+  account.recharge_month_amount = account.recharge_month_amount + amount
+  if account.recharge_pending == number then
+    account.recharge_pending = 0
+  end
+  emit(events_key, "recharge.succeeded", account, "recharge", recharge_identity(account, number),
+    "amount", amount, "balance", effective_balance(account))
+end
+
 -- Whether a recharge may be asked for now; forgets one that was pending for too long.
 local function recharge_is_due(events_key, account)
   local limits = account.limits
@@ -74,7 +109,8 @@ local function recharge_is_due(events_key, account)
     if now_seconds - account.recharge_at < RECHARGE_PENDING_SECONDS then
       return false
     end
-    emit(events_key, "recharge.expired", account, "recharge", account.recharge_pending)
+    emit(events_key, "recharge.expired", account,
+      "recharge", recharge_identity(account, account.recharge_pending))
     account.recharge_pending = 0
     account.recharge_failures = account.recharge_failures + 1
   end
@@ -87,9 +123,7 @@ local function recharge_is_due(events_key, account)
     < RECHARGE_RETRY_SECONDS * 2 ^ (failures - 1) then
     return false
   end
-  if account.recharge_month ~= limits.month then
-    account.recharge_month, account.recharge_month_amount = limits.month, 0
-  end
+  roll_recharge_month(account)
   return limits.recharge_monthly_cap < 0
     or account.recharge_month_amount + limits.recharge_amount <= limits.recharge_monthly_cap
 end
@@ -107,15 +141,13 @@ local function recharge(bucket_key, ledger_key, events_key, account)
   account.recharge_number = account.recharge_number + 1
   account.recharge_at = now_seconds
   local name = account_name(account)
-  local identity = name .. "-" .. string.format("%.0f", account.recharge_number)
+  local identity = recharge_identity(account, account.recharge_number)
   if limits.recharge_mode == RECHARGE_REQUEST then
     account.recharge_pending = account.recharge_number
     emit(events_key, "recharge.due", account, "recharge", identity,
       "amount", limits.recharge_amount, "balance", effective_balance(account))
     return
   end
-  account.recharge_succeeded_at = now_seconds
-  account.recharge_month_amount = account.recharge_month_amount + limits.recharge_amount
   move_balance(account, limits.recharge_amount)
   append_entry(bucket_key, ledger_key, {account},
     {kind = KIND_RECHARGE, marks = 0, call_class = 0, direction = 0, seconds = 0,
@@ -123,8 +155,7 @@ local function recharge(bucket_key, ledger_key, events_key, account)
     {{billing = BILLING_FREE, amount = limits.recharge_amount}},
     struct.pack("Bc0Bc0BB", #name, name, #identity, identity, 0, 0))
   rearm(events_key, account)
-  emit(events_key, "recharge.succeeded", account, "recharge", identity,
-    "amount", limits.recharge_amount, "balance", effective_balance(account))
+  succeed_recharge(events_key, account, account.recharge_number, limits.recharge_amount)
 end
 
 -- Raises every alert and recharge that the accounts' new balances call for.

@@ -1,0 +1,68 @@
+"""What every part of the engine works with, put together once per process."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from authz.config import Settings
+from authz.engine.clock import StoreClock
+from authz.engine.plans import CallMemory
+from authz.engine.quotes import Decks
+from authz.reasons import Outcome
+from authz.store.accounts import AccountDirectory, Chain
+from authz.store.client import StoreClient
+from authz.store.scripts import load_scripts
+from authz_ext.gate import CallGate
+from authz_ext.numbers import NumberRules
+
+#: How often a decision is made anew after a script has called what it was given stale.
+ATTEMPTS_MAX = 4
+_ATTEMPT_BITS = 52
+
+
+class Context:
+    """One process's view: store, accounts, decks, numbers, settings, memory of calls."""
+
+    def __init__(
+        self, client: StoreClient, decks: Decks, rules: NumberRules, settings: Settings
+    ) -> None:
+        self.client = client
+        self.decks = decks
+        self.rules = rules
+        self.settings = settings
+        self.directory = AccountDirectory(client, settings.calls.default_deck)
+        self.clock = StoreClock()
+        self.memory = CallMemory()
+        self.gate = CallGate()
+        # Another server may know less than what this one has proved.
+        client.on_run_id_change(lambda _previous, _present: self.gate.forget())
+        self.scripts = load_scripts()
+        self.closed_hours = -(-settings.store.closed_keep_seconds // 3600)
+        #: Whether the store's memory is nearly used up, so that new paid calls must wait.
+        self.memory_full = False
+        self._random = random.SystemRandom()
+
+    def new_attempt(self) -> int:
+        """Return a number that no other authorize of any process will use."""
+        return self._random.getrandbits(_ATTEMPT_BITS)
+
+    async def run(
+        self, name: str, chain: Chain, call_id: str, arguments: list[bytes], deadline_ms: int
+    ) -> list[Any]:
+        """Run one of the scripts about a call and return its answer."""
+        reply: list[Any] = await self.client.call_script(
+            self.scripts[name], chain.call_keys(call_id), arguments, deadline_ms
+        )
+        return reply
+
+    def is_stale(self, reply: list[Any], chain: Chain) -> bool:
+        """Return whether the script knew better; then what it knew better is brought up to date."""
+        outcome = reply[0]
+        if outcome == Outcome.STALE_TIME:
+            self.clock.correct(reply[1])
+            return True
+        if outcome in (Outcome.STALE_CONFIG, Outcome.ACCOUNT_MISSING):
+            self.directory.forget(chain.accounts[0].id)
+            return True
+        return False

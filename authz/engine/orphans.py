@@ -1,0 +1,178 @@
+"""Orphans: calls whose lease ran out unheard of, claimed bucket by bucket.
+
+Any number of sweepers may run: the stamp of a bucket lies in the store, and the script that
+claims a call checks the lease itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+
+from authz import log
+from authz.engine.context import ATTEMPTS_MAX, Context
+from authz.errors import AuthzError
+from authz.reasons import CallClass, Outcome
+from authz.store import keys
+from authz.store.constants import Policy, State
+from authz.store.layouts import SETTLE
+from authz.store.records import CallRecord, ledger_strings, unpack_call
+
+PAGE_MEMBERS = 500
+PASS_SECONDS = 5
+_CLOCK_JUMP_SECONDS = 5
+
+
+class SweepReport(Struct, frozen=True):
+    """What one pass over the buckets did; `waiting` buckets were not yet trusted."""
+
+    orphaned: int
+    waiting: int
+
+
+class Sweeper:
+    """Claims orphans in every bucket, again and again."""
+
+    def __init__(self, context: Context, pass_seconds: int = PASS_SECONDS) -> None:
+        self._context = context
+        self._pass_seconds = pass_seconds
+        self._clock_offset_seconds: int | None = None
+        self._clock_jumped = False
+        #: Calls claimed since this process started.
+        self.orphaned_total = 0
+
+    async def run(self) -> None:
+        """Sweep until cancelled; a store that is away is only waited for."""
+        while True:
+            try:
+                report = await self.sweep()
+                if report.orphaned:
+                    log.event("calls_orphaned", calls=report.orphaned)
+            except AuthzError as error:
+                log.event("sweep_failed", level="warning", error=error)
+            await asyncio.sleep(self._pass_seconds)
+
+    async def sweep(self) -> SweepReport:
+        """Pass once over all buckets."""
+        orphaned = waiting = 0
+        jumped, self._clock_jumped = self._clock_jumped, False
+        for tag in keys.TAGS:
+            claimed, waits = await self._sweep_bucket(tag, jumped)
+            orphaned += claimed
+            waiting += waits
+        self.orphaned_total += orphaned
+        return SweepReport(orphaned, waiting)
+
+    async def _sweep_bucket(self, tag: str, jumped: bool) -> tuple[int, bool]:
+        context = self._context
+        calls = context.settings.calls
+        claimed = 0
+        while True:
+            now, wait_seconds, *due = await context.client.call_script(
+                context.scripts["sweep"],
+                [keys.leases(tag), keys.bucket(tag)],
+                [
+                    (context.client.run_id or "").encode(),
+                    max(calls.grace_seconds, 2 * self._pass_seconds),
+                    calls.chunk_seconds + calls.grace_seconds,
+                    int(jumped),
+                    PAGE_MEMBERS,
+                ],
+            )
+            self._note_clock(now)
+            if wait_seconds:
+                return claimed, True
+            page = 0
+            for member in due:
+                page += await claim(context, tag, member, forced=False)
+            claimed += page
+            if len(due) < PAGE_MEMBERS or not page:
+                return claimed, False
+
+    def _note_clock(self, store_seconds: int) -> None:
+        """Remember a jump between the store's clock and this host's; the next pass then waits."""
+        offset = store_seconds - int(time.time())
+        known = self._clock_offset_seconds
+        self._clock_jumped |= abs(offset - (known or 0)) > _CLOCK_JUMP_SECONDS
+        if known is None or abs(offset - known) > _CLOCK_JUMP_SECONDS:
+            self._clock_offset_seconds = offset
+            self._context.clock.correct(store_seconds)
+
+
+async def claim(context: Context, tag: str, member: bytes, *, forced: bool) -> bool:
+    """Make an orphan of one call whose lease has run out (or at once, `forced`)."""
+    account, call_id = keys.split_member(member)
+    for _ in range(ATTEMPTS_MAX):
+        chain = await context.directory.chain(account)
+        if chain is None:
+            log.event("orphan_without_account", level="error", account=account, call_id=call_id)
+            return False
+        packed = await context.client.execute("GET", keys.call(tag, account, call_id))
+        record = None if packed is None else unpack_call(packed)
+        valid_from, valid_until = chain.validity(context.clock.now())
+        names = [one.id for one in chain.accounts]
+        now = context.clock.now()
+        reply = await context.run(
+            "orphan",
+            chain,
+            call_id,
+            [
+                _numbers(context, record, valid_from, valid_until, forced),
+                keys.call_digest(account, call_id),
+                member,
+                b"",
+                ledger_strings(names, call_id, "" if record is None else record.tail.number),
+                *(one.limits(CallClass.UNKNOWN, now) for one in chain.accounts),
+            ],
+            context.settings.store.settle_deadline_ms,
+        )
+        if reply[0] == Outcome.STALE_CALL or context.is_stale(reply, chain):
+            continue
+        claimed = bool(reply[0] == 0)
+        if claimed:
+            context.memory.forget(account, call_id)
+            context.gate.closed((account, call_id))
+        return claimed
+    return False
+
+
+def _numbers(
+    context: Context, record: CallRecord | None, valid_from: int, valid_until: int, forced: bool
+) -> bytes:
+    head: Any = None if record is None else record.head
+    return SETTLE.pack(
+        attempt=0 if head is None else head.attempt,
+        valid_from=valid_from,
+        valid_until=valid_until,
+        legs=0 if head is None else head.legs,
+        policy=Policy[context.settings.calls.orphan_policy.upper()],
+        used_seconds=0 if head is None else head.used_seconds,
+        started_at=0 if head is None else head.authorized_us // 1_000_000,
+        closed_hours=context.closed_hours,
+        force=forced,
+    )
+
+
+async def orphan_calls(context: Context, is_meant: Callable[[CallRecord], bool]) -> int:
+    """Make orphans of all open calls that `is_meant` picks; pages the leases of every bucket."""
+    orphaned = 0
+    for tag in keys.TAGS:
+        cursor = b"0"
+        while True:
+            cursor, page = await context.client.execute(
+                "ZSCAN", keys.leases(tag), cursor, "COUNT", PAGE_MEMBERS
+            )
+            for member in page[::2]:
+                packed = await context.client.execute(
+                    "GET", keys.call(tag, *keys.split_member(member))
+                )
+                record = None if packed is None else unpack_call(packed)
+                if record is not None and record.state == State.OPEN and is_meant(record):
+                    orphaned += await claim(context, tag, member, forced=True)
+            if cursor == b"0":
+                break
+    return orphaned

@@ -1,0 +1,61 @@
+"""What the decks of a chain say about one number."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from authz.reasons import CallClass, Direction
+from authz.store.accounts import Chain
+from authz_ext.rating import Rate
+
+if TYPE_CHECKING:
+    from authz.rating.deck import Deck, DeckRow
+
+
+class Decks(Protocol):
+    """Where the engine finds the deck in force; it never waits."""
+
+    def get(self, deck_id: str) -> Deck | None:
+        """Return the deck in force under this id, or None."""
+
+
+class LegQuote(NamedTuple):
+    """One leg's rate and the class its deck row gives the number, if any."""
+
+    rate: Rate | None
+    row_class: CallClass | None
+    blocked: bool
+
+    def leg_class(self, call_class: CallClass) -> CallClass:
+        """Return the class that counts for this leg's trunk coverage and blocked classes."""
+        return call_class if self.row_class is None else self.row_class
+
+
+_NO_ROW = LegQuote(None, None, False)
+
+
+def quote_row(row: DeckRow | None) -> LegQuote:
+    """Return what one deck row means for a leg."""
+    if row is None:
+        return _NO_ROW
+    row_class = None if row.call_class is None else CallClass(row.call_class)
+    return LegQuote(row.rate, row_class, row.blocked)
+
+
+def quote_chain(
+    decks: Decks, chain: Chain, number: str, direction: Direction, at: int
+) -> tuple[LegQuote, ...]:
+    """Return every leg's quote; a deck of another currency has no rows for the account."""
+    quotes: list[LegQuote] = []
+    previous_id: str | None = None
+    for account, deck_id in zip(chain.accounts, chain.deck_ids, strict=True):
+        if quotes and deck_id == previous_id:
+            quotes.append(quotes[-1])
+            continue
+        deck = None if deck_id is None else decks.get(deck_id)
+        if deck is None or deck.currency != account.config.currency:
+            quotes.append(_NO_ROW)
+        else:
+            quotes.append(quote_row(deck.lookup(number, direction, at)))
+        previous_id = deck_id
+    return tuple(quotes)

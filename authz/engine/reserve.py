@@ -1,0 +1,243 @@
+"""Reserve: may this running call go on, and until when?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from authz.engine.answers import denial, extend_at, grant_legs
+from authz.engine.authorize import authorize, make_call
+from authz.engine.clock import monotonic_us
+from authz.engine.context import ATTEMPTS_MAX, Context
+from authz.engine.plans import Plan, plan_from_record
+from authz.engine.steps import (
+    Cap,
+    cost_cap,
+    descending_seconds,
+    duration_cap,
+    pack_costs,
+    pack_steps,
+    shorter,
+)
+from authz.errors import NotExecuted
+from authz.model import SECONDS_MAX, AuthorizeRequest, Denial, Grant, ReserveRequest
+from authz.reasons import BY_CODE, REASONS, Billing, Direction, Outcome
+from authz.store import keys
+from authz.store.accounts import Chain
+from authz.store.constants import Mark, State
+from authz.store.layouts import RESERVE
+from authz.store.records import ledger_strings, unpack_call
+from authz_ext.rating import Rate
+
+
+class _Extension:
+    """What one reserve asks of the store: use so far, cap, holds, packed for the script."""
+
+    def __init__(self, context: Context, request: ReserveRequest, plan: Plan, chain: Chain) -> None:
+        self.context = context
+        self.request = request
+        self.plan = plan
+        self.chain = chain
+        self.now = context.clock.now()
+        self.answered_at = max(plan.authorized_at, self.now - request.used_seconds)
+        self.cap = self._cap()
+        asked = request.seconds or context.settings.calls.chunk_seconds
+        target = min(request.used_seconds + asked, SECONDS_MAX)
+        self.is_final = self.cap is not None and target >= self.cap.seconds
+        self.target = target if self.cap is None else min(target, self.cap.seconds)
+        self.limiting = plan.limiting_rates
+
+    def _cap(self) -> Cap | None:
+        cap = duration_cap(self.chain.accounts)
+        for leg, rate in self.plan.limiting_rates:
+            cap = shorter(cap, cost_cap(self.chain.accounts[leg], rate, self.answered_at))
+        return cap
+
+    def denial_code(self) -> int:
+        """Return the reason to deny that needs no counter, or 0."""
+        if not self.chain.is_enabled:
+            return REASONS["account_disabled"].code
+        if self.cap is not None and self.request.used_seconds >= self.cap.seconds:
+            return self.cap.reason.code
+        return 0
+
+    def step(self, seconds: int) -> tuple[int, tuple[int, ...]]:
+        """Return one step: its seconds and every leg's hold."""
+        holds = [0] * len(self.chain.accounts)
+        for leg, rate in self.limiting:
+            holds[leg] = max(
+                rate.cost(seconds, self.answered_at), rate.first_priced(self.answered_at)[1]
+            )
+        return seconds, tuple(holds)
+
+    def first_step(self) -> tuple[int, tuple[int, ...]]:
+        """Return the full chunk, or the end of a call that no leg limits."""
+        if self.limiting:
+            return self.step(self.target)
+        return self.step(-1 if self.cap is None else self.cap.seconds)
+
+    def second_steps(self, reply: list[Any]) -> list[tuple[int, tuple[int, ...]]]:
+        """Return the steps of the second try; the last is what is granted already."""
+        granted = reply[3]
+        rooms: list[tuple[Rate, int]] = []
+        for leg, rate in self.limiting:
+            room, _credit, billing = reply[4 + 3 * leg : 7 + 3 * leg]
+            if billing == Billing.PER_MINUTE:
+                rooms.append((rate, room))
+        durations = descending_seconds(rooms, self.target, max(granted, 0), self._inverse)
+        return [self.step(seconds) for seconds in (*durations, max(granted, 0))]
+
+    def _inverse(self, rate: Rate, amount: int, limit: int) -> int:
+        return rate.seconds_for(amount, self.answered_at, limit)
+
+    def arguments(
+        self, steps: list[tuple[int, tuple[int, ...]]], *, second_try: bool
+    ) -> list[bytes]:
+        """Return the script's arguments."""
+        chain, plan, request = self.chain, self.plan, self.request
+        calls = self.context.settings.calls
+        valid_from, valid_until = chain.validity(self.now)
+        head = RESERVE.pack(
+            attempt=plan.attempt,
+            valid_from=valid_from,
+            valid_until=valid_until,
+            legs=len(chain.accounts),
+            second_try=second_try,
+            steps=len(steps),
+            final=self.is_final if self.limiting else self.cap is not None,
+            denial=self.denial_code(),
+            marks=Mark.NONE,
+            used_seconds=request.used_seconds,
+            uncharged_seconds=-1,
+            grace_seconds=calls.grace_seconds,
+            life_seconds=calls.sign_of_life_seconds,
+        )
+        names = [account.id for account in chain.accounts]
+        return [
+            head,
+            pack_costs(plan.costs(request.used_seconds, self.answered_at)),
+            keys.call_member(plan.account, plan.call_id),
+            pack_steps(steps, len(chain.accounts)),
+            ledger_strings(names, plan.call_id, plan.number),
+            *(account.limits(plan.call_class, self.now) for account in chain.accounts),
+        ]
+
+
+async def reserve(context: Context, request: ReserveRequest) -> Grant | Denial:
+    """Extend one call; raises StoreError when the store does not answer."""
+    deadline_ms = context.settings.store.decision_deadline_ms
+    for _ in range(ATTEMPTS_MAX):
+        chain = await context.directory.chain(request.account, deadline_ms)
+        if chain is None:
+            return _unknown(request)
+        plan = await find_plan(context, chain, request.call_id, deadline_ms)
+        if plan is None or not plan.in_store:
+            return await _adopt(context, request, plan)
+        extension = _Extension(context, request, plan, chain)
+        reply = await _ask(context, extension, [extension.first_step()], second_try=False)
+        if reply[0] == Outcome.SHORT:
+            steps = extension.second_steps(reply)
+            reply = await _ask(context, extension, steps, second_try=True)
+        if reply[0] == Outcome.UNKNOWN_CALL:
+            context.memory.forget(request.account, request.call_id)
+            return await _adopt(context, request, plan)
+        if reply[0] == Outcome.STALE_CALL:
+            context.memory.put(
+                plan_from_record(request.account, request.call_id, unpack_call(reply[1]))
+            )
+        elif not context.is_stale(reply, chain):
+            return _answer(context, extension, reply)
+    raise NotExecuted("the call kept changing while it was extended")
+
+
+async def _ask(
+    context: Context,
+    extension: _Extension,
+    steps: list[tuple[int, tuple[int, ...]]],
+    *,
+    second_try: bool,
+) -> list[Any]:
+    return await context.run(
+        "reserve",
+        extension.chain,
+        extension.request.call_id,
+        extension.arguments(steps, second_try=second_try),
+        context.settings.store.decision_deadline_ms,
+    )
+
+
+async def find_plan(context: Context, chain: Chain, call_id: str, deadline_ms: int) -> Plan | None:
+    """Return the plan of a call from memory or from its record; None if neither knows it."""
+    account = chain.accounts[0].id
+    plan = context.memory.get(account, call_id)
+    if plan is not None:
+        return plan
+    packed = await context.client.execute(
+        "GET", keys.call(chain.tag, account, call_id), deadline_ms=deadline_ms
+    )
+    if packed is None:
+        return None
+    record = unpack_call(packed)
+    if record.state == State.ENDED:
+        return None
+    plan = plan_from_record(account, call_id, record)
+    context.memory.put(plan)
+    return plan
+
+
+async def _adopt(context: Context, request: ReserveRequest, plan: Plan | None) -> Grant | Denial:
+    """Take over a call that the store does not know, if it is known whom it calls."""
+    to, direction, switch = request.to, request.direction, request.switch
+    rate_number = request.rate_number
+    if to is None and plan is not None:
+        to, direction = plan.dialled, plan.direction.label  # type: ignore[assignment]
+        switch, rate_number = plan.switch or None, plan.rate_number
+    if to is None:
+        return _unknown(request)
+    adopted = AuthorizeRequest(
+        call_id=request.call_id,
+        account=request.account,
+        to=to,
+        direction=direction,
+        switch=switch,
+        seconds=request.seconds,
+        rate_number=rate_number,
+    )
+    return await authorize(context, make_call(context, adopted, request.used_seconds))
+
+
+def _unknown(request: ReserveRequest) -> Denial:
+    return denial(
+        request.call_id,
+        REASONS["call_unknown"],
+        request.account,
+        None,
+        Direction[request.direction.upper()],
+    )
+
+
+def _answer(context: Context, extension: _Extension, reply: list[Any]) -> Grant | Denial:
+    plan, chain, request = extension.plan, extension.chain, extension.request
+    if reply[0] != REASONS["ok"].code:
+        reason = BY_CODE[reply[0]]
+        account = chain.accounts[reply[1] - 1].id
+        if reason.name == "account_disabled":
+            account = next(one.id for one in chain.accounts if not one.config.enabled)
+        return denial(request.call_id, reason, account, plan.call_class, plan.direction)
+    granted, final, _unchanged, *values = reply[1:]
+    seconds = None if granted < 0 else granted
+    calls = context.settings.calls
+    lasting = calls.sign_of_life_seconds if seconds is None else seconds - request.used_seconds
+    until_us = monotonic_us() + (lasting + calls.grace_seconds) * 1_000_000
+    context.gate.renewed((plan.account, plan.call_id), until_us)
+    return Grant(
+        call_id=request.call_id,
+        allowed=True,
+        reason=REASONS["ok"].name,
+        class_=plan.call_class.label,
+        number=plan.number,
+        seconds=seconds,
+        final=bool(final),
+        extend_at=extend_at(seconds, request.used_seconds, calls.sign_of_life_seconds),
+        ring_seconds=calls.ring_seconds,
+        legs=grant_legs(chain.accounts, plan, values, extension.now),
+    )

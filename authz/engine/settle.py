@@ -1,0 +1,209 @@
+"""Settle: the call has ended; book its exact cost on every leg, once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from authz import log
+from authz.engine.answers import settlement
+from authz.engine.authorize import make_call, pinned_rate
+from authz.engine.clock import parse_moment
+from authz.engine.context import ATTEMPTS_MAX, Context
+from authz.engine.plans import Plan, plan_from_record
+from authz.engine.quotes import quote_chain
+from authz.engine.steps import pack_costs
+from authz.errors import CallUnknown, NotExecuted, SettledDifferently
+from authz.model import AuthorizeRequest, Settlement, SettleRequest
+from authz.money import BOUND_MICROS
+from authz.reasons import Billing, CallClass, Outcome
+from authz.store import keys
+from authz.store.accounts import Chain
+from authz.store.layouts import SETTLE
+from authz.store.records import ledger_strings, unpack_call
+
+_NO_ATTEMPT = -1
+
+
+async def settle(context: Context, request: SettleRequest) -> Settlement:
+    """Book one call; raises StoreError, CallUnknown or SettledDifferently.
+
+    A call that this process does not remember is settled by its record, which the script
+    answers; one that the store does not know either, by the numbers that the request carries.
+    """
+    deadline_ms = context.settings.store.settle_deadline_ms
+    for _ in range(ATTEMPTS_MAX):
+        chain = await context.directory.chain(request.account, deadline_ms)
+        if chain is None:
+            raise CallUnknown(f"account {request.account} is unknown")
+        plan = context.memory.get(request.account, request.call_id)
+        if plan is not None and not plan.in_store:
+            reply = await _book(context, chain, request, plan)
+        else:
+            reply = await _settle(context, chain, request, plan)
+            if reply[0] == Outcome.UNKNOWN_CALL:
+                context.memory.forget(request.account, request.call_id)
+                reply = await _book(context, chain, request, plan)
+        if reply[0] == Outcome.STALE_CALL:
+            record = unpack_call(reply[1])
+            context.memory.put(plan_from_record(request.account, request.call_id, record))
+        elif not context.is_stale(reply, chain):
+            return _answer(context, chain, request, reply)
+    raise NotExecuted("the call kept changing while it was settled")
+
+
+def _times(context: Context, request: SettleRequest, authorized_at: int) -> int:
+    """Return when the call was answered, clamped between its authorize and now."""
+    now = context.clock.now()
+    ended_at = now
+    if request.ended_at is not None:
+        ended_at = max(authorized_at, min(now, parse_moment(request.ended_at, "ended_at")))
+    answered_at = ended_at - request.seconds
+    if request.answered_at is not None:
+        answered_at = parse_moment(request.answered_at, "answered_at")
+    return max(authorized_at, min(now, answered_at))
+
+
+def _numbers(
+    context: Context, chain: Chain, request: SettleRequest, plan: Plan | None, started_at: int
+) -> bytes:
+    valid_from, valid_until = chain.validity(context.clock.now())
+    return SETTLE.pack(
+        attempt=_NO_ATTEMPT if plan is None else plan.attempt,
+        valid_from=valid_from,
+        valid_until=valid_until,
+        legs=len(chain.accounts),
+        seconds=request.seconds,
+        started_at=started_at,
+        closed_hours=context.closed_hours,
+        ring_seconds=context.settings.calls.ring_seconds,
+        call_class=0 if plan is None else plan.call_class,
+        direction=0 if plan is None else plan.direction,
+    )
+
+
+def _limits(context: Context, chain: Chain, plan: Plan | None) -> list[bytes]:
+    # Only thresholds count when a call is booked, and they are the same for every class.
+    call_class = CallClass.UNKNOWN if plan is None else plan.call_class
+    now = context.clock.now()
+    return [account.limits(call_class, now) for account in chain.accounts]
+
+
+async def _settle(
+    context: Context, chain: Chain, request: SettleRequest, plan: Plan | None
+) -> list[Any]:
+    names = [account.id for account in chain.accounts]
+    costs: tuple[int, ...] = (0,) * len(names)
+    started_at, number = 0, ""
+    if plan is not None:
+        started_at = _times(context, request, plan.authorized_at)
+        costs = plan.costs(request.seconds, started_at)
+        number = plan.number
+    return await context.run(
+        "settle",
+        chain,
+        request.call_id,
+        [
+            _numbers(context, chain, request, plan, started_at),
+            keys.call_digest(request.account, request.call_id),
+            keys.call_member(request.account, request.call_id),
+            pack_costs(costs),
+            ledger_strings(names, request.call_id, number, request.hangup_cause or ""),
+            *_limits(context, chain, plan),
+        ],
+        context.settings.store.settle_deadline_ms,
+    )
+
+
+def _plan_of_unknown(
+    context: Context, chain: Chain, request: SettleRequest, plan: Plan | None
+) -> Plan:
+    """Return how a call that the store never saw is billed; raises CallUnknown without numbers."""
+    if plan is not None:
+        to, direction = plan.dialled, plan.direction.label
+        rate_number = plan.rate_number
+    elif request.to is not None and request.direction is not None and request.ended_at is not None:
+        to, direction, rate_number = request.to, request.direction, request.rate_number
+    else:
+        raise CallUnknown(
+            f"no call {request.call_id} of account {request.account}; send `to`, `direction` "
+            "and `ended_at` to have it booked from its settle"
+        )
+    if request.ended_at is not None:
+        age = context.clock.now() - parse_moment(request.ended_at, "ended_at")
+        if age > context.settings.store.closed_keep_seconds:
+            raise CallUnknown("the call ended too long ago to be booked without its record")
+    call = make_call(
+        context,
+        AuthorizeRequest(
+            call_id=request.call_id,
+            account=request.account,
+            to=to,
+            direction=direction,  # type: ignore[arg-type]
+            rate_number=rate_number,
+        ),
+    )
+    answered_at = _times(context, request, 0)
+    quotes = quote_chain(context.decks, chain, call.rated_number, call.direction, answered_at)
+    billings = tuple(
+        Billing.FREE
+        if call.is_exempt
+        else Billing.TRUNK
+        if is_trunk_covered(call, account, quote)
+        else Billing.PER_MINUTE
+        for account, quote in zip(chain.accounts, quotes, strict=True)
+    )
+    return Plan(
+        account=request.account,
+        call_id=request.call_id,
+        attempt=_NO_ATTEMPT,
+        call_class=call.call_class,
+        direction=call.direction,
+        number=call.number,
+        dialled=to,
+        switch="",
+        rates=tuple(pinned_rate(call, quote) for quote in quotes),
+        billings=billings,
+        authorized_at=0,
+    )
+
+
+async def _book(
+    context: Context, chain: Chain, request: SettleRequest, plan: Plan | None
+) -> list[Any]:
+    known = _plan_of_unknown(context, chain, request, plan)
+    answered_at = _times(context, request, 0)
+    names = [account.id for account in chain.accounts]
+    return await context.run(
+        "book",
+        chain,
+        request.call_id,
+        [
+            _numbers(context, chain, request, known, answered_at),
+            keys.call_digest(request.account, request.call_id),
+            bytes(known.billings),
+            pack_costs(known.costs(request.seconds, answered_at)),
+            ledger_strings(names, request.call_id, known.number, request.hangup_cause or ""),
+            *_limits(context, chain, known),
+        ],
+        context.settings.store.settle_deadline_ms,
+    )
+
+
+def _answer(context: Context, chain: Chain, request: SettleRequest, reply: list[Any]) -> Settlement:
+    outcome = reply[0]
+    context.memory.forget(request.account, request.call_id)
+    context.gate.closed((request.account, request.call_id))
+    if outcome == Outcome.SETTLED_DIFFERENTLY:
+        raise SettledDifferently(reply[1])
+    if outcome == Outcome.DUPLICATE:
+        return settlement(request.call_id, chain, reply[1], reply[2:], duplicate=True)
+    values = reply[3:]
+    for leg, account in enumerate(chain.accounts):
+        if abs(values[3 * leg + 2]) > BOUND_MICROS:
+            log.event(
+                "balance_out_of_range",
+                level="error",
+                account=account.id,
+                balance_micros=values[3 * leg + 2],
+            )
+    return settlement(request.call_id, chain, reply[1], values, duplicate=False)

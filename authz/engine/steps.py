@@ -1,0 +1,84 @@
+"""How much time money buys on several legs at once: caps, holds, and the steps of a second try."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from authz.model import SECONDS_MAX
+from authz.reasons import REASONS, Reason
+from authz.store.accounts import Account
+from authz_ext.rating import Rate
+
+STEPS_MAX = 16
+
+#: Seconds that an amount buys on one leg, at most `limit`.
+Inverse = Callable[[Rate, int, int], int]
+#: What a leg must hold for that many seconds.
+Hold = Callable[[Rate, int], int]
+
+
+class Cap(NamedTuple):
+    """The most seconds a call may last, and the reason given when they are used up."""
+
+    seconds: int
+    reason: Reason
+
+
+def duration_cap(accounts: Sequence[Account]) -> Cap | None:
+    """Return the shortest max_call_seconds of a chain, or None."""
+    limits = [
+        account.config.max_call_seconds
+        for account in accounts
+        if account.config.max_call_seconds is not None
+    ]
+    return Cap(min(limits), REASONS["max_call_seconds"]) if limits else None
+
+
+def cost_cap(account: Account, rate: Rate, answered_at: int) -> Cap | None:
+    """Return the most seconds that max_call_cost and the rate's own greatest cost leave."""
+    seconds = SECONDS_MAX
+    if account.max_call_cost is not None:
+        seconds = rate.seconds_for(account.max_call_cost, answered_at)
+    ending = rate.seconds_until_max_cost(answered_at)
+    if ending is not None:
+        seconds = min(seconds, ending)
+    return None if seconds >= SECONDS_MAX else Cap(seconds, REASONS["max_call_cost"])
+
+
+def shorter(one: Cap | None, other: Cap | None) -> Cap | None:
+    """Return the cap that ends the call first."""
+    if one is None or other is None:
+        return one or other
+    return one if one.seconds <= other.seconds else other
+
+
+def pack_steps(steps: Sequence[tuple[int, Sequence[int]]], legs: int) -> bytes:
+    """Return steps (seconds, hold of every leg) as the scripts read them."""
+    layout = struct.Struct(f">i{legs}q")
+    return b"".join(layout.pack(seconds, *holds) for seconds, holds in steps)
+
+
+def pack_costs(costs: Sequence[int]) -> bytes:
+    """Return one amount per leg as the scripts read them."""
+    return struct.pack(f">{len(costs)}q", *costs)
+
+
+def descending_seconds(
+    rooms: Sequence[tuple[Rate, int]], longest: int, shortest: int, inverse: Inverse
+) -> list[int]:
+    """Return up to 15 descending durations that ever smaller parts of the rooms buy.
+
+    The first is the exact inverse: the most seconds that fit into the room of every leg. All lie
+    above `shortest` and at most at `longest`.
+    """
+    durations: list[int] = []
+    for part in range(STEPS_MAX - 1, 0, -1):
+        seconds = longest
+        for rate, room in rooms:
+            amount = room * part // (STEPS_MAX - 1)
+            seconds = min(seconds, inverse(rate, amount, longest) if amount > 0 else 0)
+        if seconds > shortest and (not durations or seconds < durations[-1]):
+            durations.append(seconds)
+    return durations
