@@ -6,7 +6,7 @@ from typing import Any
 
 from authz import log
 from authz.engine.answers import settlement
-from authz.engine.authorize import make_call, pinned_rate
+from authz.engine.authorize import is_trunk_covered, make_call, pinned_rate
 from authz.engine.clock import parse_moment
 from authz.engine.context import ATTEMPTS_MAX, Context
 from authz.engine.plans import Plan, plan_from_record
