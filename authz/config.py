@@ -221,7 +221,10 @@ class ClassRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Literal[
             "tollfree", "premium", "caribbean", "national", "international", "satellite", "unknown"
         ],
-        about("The class."),
+        about(
+            "Their class: tollfree, premium, caribbean, national, international, satellite or "
+            "unknown."
+        ),
     ] = field(name="class")
 
 
@@ -284,8 +287,8 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     crashes_max: Annotated[
         int,
         about(
-            "So many crashes of one process, one after the other without a quiet minute, "
-            "end the daemon.",
+            "So many ends of one process in a row, each within 10 seconds of its start, end the "
+            "daemon.",
             ge=1,
             le=1_000,
         ),
@@ -371,11 +374,11 @@ def load_with_origins(
 def default_state_dir(environ: Mapping[str, str]) -> tuple[Path, str]:
     """Return the state directory for this user, and what it follows from."""
     if environ.get("STATE_DIRECTORY"):
-        return Path(environ["STATE_DIRECTORY"].split(":")[0]), "STATE_DIRECTORY"
+        return Path(environ["STATE_DIRECTORY"].split(":")[0]), "default (STATE_DIRECTORY)"
     if environ.get("XDG_STATE_HOME"):
-        return Path(environ["XDG_STATE_HOME"], "authz"), "XDG_STATE_HOME"
+        return Path(environ["XDG_STATE_HOME"], "authz"), "default (XDG_STATE_HOME)"
     if os.geteuid() == 0:
-        return Path("/var/lib/authz"), "default for root"
+        return Path("/var/lib/authz"), "default (root)"
     return Path("~/.local/state/authz"), "default"
 
 

@@ -1,0 +1,7 @@
+"""`python -m authz` is the command `authz`."""
+
+from __future__ import annotations
+
+from authz.cli.main import main
+
+main()
