@@ -2,17 +2,21 @@
 
 - `store_server`, `store_url`, `store`: Valkey; the server, its URL, a connected client.
 - `any_store_server`, `any_store_url`, `any_store`: the same on every kind of server there is.
+- Tests run on uvloop, as the daemon does; those of a module with `EVERY_LOOP = True` on asyncio's
+  own loop as well.
 - `rng`: a random generator; the session's seed is in pytest's header, AUTHZ_TEST_SEED repeats it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
+import uvloop
 from servers import DEFAULT_KIND, Server, ServerPool, find_servers
 
 from authz.store.client import StoreClient
@@ -30,6 +34,16 @@ def pytest_report_header() -> list[str]:
         f"AUTHZ_TEST_SEED={_SEED}",
         "stores: " + ", ".join(f"{kind} ({path})" for kind, path in _SERVERS.items()),
     ]
+
+
+def pytest_asyncio_loop_factories(
+    item: pytest.Item,
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Choose the event loops that a test runs on."""
+    loops = {"uvloop": uvloop.new_event_loop}
+    if getattr(item.getparent(pytest.Module).module, "EVERY_LOOP", False):
+        loops["asyncio"] = asyncio.new_event_loop
+    return loops
 
 
 @pytest.fixture

@@ -120,7 +120,7 @@ class StoreClient:
     @property
     def connected(self) -> bool:
         """Whether commands are taken: connected, greeted, and not counted as down."""
-        return self._live is not None
+        return self._live is not None and self._live.refusal is None
 
     @property
     def in_flight(self) -> int:
@@ -268,7 +268,7 @@ class StoreClient:
             await self._trouble.wait()
             self._trouble.clear()
             if connection.lost.done():
-                return "the connection to the store is lost"
+                return connection.refusal or "lost"
             if connection.on_readonly.done():
                 return "the store has become a replica"
             if not self._health.up and not await self._probe(connection):

@@ -46,12 +46,12 @@ class Connection(asyncio.Protocol):
         "_paused",
         "_queued",
         "_reader",
-        "_refusal",
         "_sweep_at",
         "_sweep_timer",
         "_transport",
         "lost",
         "on_readonly",
+        "refusal",
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, health: StoreHealth) -> None:
@@ -62,7 +62,7 @@ class Connection(asyncio.Protocol):
         self._in_flight: deque[tuple[asyncio.Future[Any], float]] = deque()
         self._transport: asyncio.Transport | None = None
         #: Why no further command is taken; None while they are.
-        self._refusal: str | None = None
+        self.refusal: str | None = None
         self._flush_scheduled = False
         self._paused = False
         self._sweep_at = math.inf
@@ -86,8 +86,8 @@ class Connection(asyncio.Protocol):
 
         Raises NotExecuted when nothing can be sent any more or the queue is full.
         """
-        if self._refusal is not None:
-            raise NotExecuted(self._refusal)
+        if self.refusal is not None:
+            raise NotExecuted(self.refusal)
         queued = self._queued
         if len(queued) >= QUEUED_MAX:
             raise NotExecuted(f"{QUEUED_MAX} commands already wait to be sent")
@@ -102,14 +102,14 @@ class Connection(asyncio.Protocol):
 
     def finish(self, reason: str) -> None:
         """Take no further command; close once those already taken are answered."""
-        if self._refusal is None:
-            self._refusal = reason
+        if self.refusal is None:
+            self.refusal = reason
         self._close_if_finished()
 
     def abort(self, reason: str) -> None:
         """Close at once; what is in flight gets an unknown outcome."""
-        if self._refusal is None:
-            self._refusal = reason
+        if self.refusal is None:
+            self.refusal = reason
         if self._transport is not None:
             self._transport.abort()
 
@@ -152,7 +152,7 @@ class Connection(asyncio.Protocol):
         if self._queued and not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
-        if self._refusal is not None:
+        if self.refusal is not None:
             self._close_if_finished()
 
     def eof_received(self) -> None:
@@ -160,16 +160,16 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Give every open command its outcome: called by the event loop."""
-        if self._refusal is None:
-            self._refusal = "the connection to the store is lost"
+        if self.refusal is None:
+            self.refusal = "the connection to the store is lost"
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
             self._sweep_timer = None
         self._transport = None
-        self.drop_queued(self._refusal)
+        self.drop_queued(self.refusal)
         for future, _ in self._in_flight:
             if not future.done():
-                future.set_exception(OutcomeUnknown(self._refusal))
+                future.set_exception(OutcomeUnknown(self.refusal))
         self._in_flight.clear()
         if not self.lost.done():
             self.lost.set_result(None)
