@@ -31,9 +31,10 @@ MONEY_SOURCES = (
     "authz/store",
     "ext/authz_ext",
 )
-#: Files among them that never see an amount and reckon in seconds of the event loop's clock.
+#: Files among them that never see an amount, and what they reckon with floats instead.
 #: Naming something of money in one of them is an error, so that the exception stays true.
-TIMING_SOURCES = {
+MONEYLESS_SOURCES = {
+    "authz/store/checks.py": "the share of the store's memory that is in use",
     "authz/store/client.py": "deadlines and back-off of connections",
     "authz/store/connection.py": "deadlines of commands in flight",
     "authz/store/embedded.py": "waiting for a server process to come up",
@@ -41,10 +42,14 @@ TIMING_SOURCES = {
 _MONEY_WORD = re.compile(r"micros|nanos|amount|balance|price", re.IGNORECASE)
 #: Calls whose arguments are seconds of the event loop, never money.
 _TIMER_CALLS = {"sleep", "timeout", "timeout_at", "wait", "wait_for", "call_later", "call_at"}
+#: A number of seconds by its name; nothing of money is called so.
+_SECONDS_NAME = re.compile(r"(^|_)(seconds|timeout)(_min|_max)?\Z", re.IGNORECASE)
 #: A duration may become seconds of the event loop; what else is divided must say `//`.
 _DURATION_NAME = re.compile(r"_(ms|us|ns)\Z", re.IGNORECASE)
 #: A `/` after one of these joins paths.
-_PATH_WORD = re.compile(r"(path|directory|folder|file|root|parent|parents|home)$", re.IGNORECASE)
+_PATH_WORD = re.compile(
+    r"(path|directory|folder|file|root|parent|parents|home|_dir)$", re.IGNORECASE
+)
 
 
 def python_sources(*places: str) -> list[Path]:
@@ -62,6 +67,14 @@ def _last_name(node: ast.expr) -> str:
     if isinstance(node, ast.Attribute):
         return node.attr
     return _last_name(node.func) if isinstance(node, ast.Call) else ""
+
+
+def _is_timer(node: ast.AST) -> bool:
+    if isinstance(node, ast.Call):
+        return _last_name(node) in _TIMER_CALLS
+    if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Constant):
+        return _SECONDS_NAME.search(_last_name(node.target)) is not None
+    return isinstance(node, ast.keyword) and _SECONDS_NAME.search(node.arg or "") is not None
 
 
 def _is_no_money(division: ast.BinOp) -> bool:
@@ -84,12 +97,7 @@ def _joins_paths(node: ast.BinOp) -> bool:
 def float_complaints(source: str, name: str) -> list[str]:
     """Complain of `float(...)`, float literals and true divisions outside of timers."""
     tree = ast.parse(source)
-    timed = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and _last_name(node) in _TIMER_CALLS
-        for inner in ast.walk(node)
-    }
+    timed = {id(inner) for node in ast.walk(tree) if _is_timer(node) for inner in ast.walk(node)}
     complaints = []
     for node in ast.walk(tree):
         if id(node) in timed:
@@ -131,6 +139,8 @@ def cython_float_complaints(source: str, name: str) -> list[str]:
         "price /= 60",
         "price = builtins.float(text)",
         "cost = amount_micros / 2 + sleep(0.5)",
+        "price_per_seconds: Final = price_seconds_nanos / 2",
+        "pay(amount=1.5)",
     ],
 )
 def test_the_float_rule_catches(source: str) -> None:
@@ -144,6 +154,8 @@ def test_the_float_rule_catches(source: str) -> None:
         "await asyncio.sleep(0.5)",
         "deck = directory / name / 'x.bin'",
         "due = time() + settings.deadline_ms / 1000",
+        "_PAUSE_SECONDS: Final = 0.2",
+        "connect(timeout=1.5)",
     ],
 )
 def test_the_float_rule_lets_pass(source: str) -> None:
@@ -167,7 +179,7 @@ def test_no_float_is_near_money() -> None:
     for path in python_sources(*MONEY_SOURCES):
         name = str(path.relative_to(ROOT))
         source = path.read_text(encoding="utf-8")
-        if name not in TIMING_SOURCES:
+        if name not in MONEYLESS_SOURCES:
             complaints += float_complaints(source, name)
         elif word := _MONEY_WORD.search(source):
             complaints.append(f"{name}: may use floats and yet names {word[0]!r}")
@@ -288,7 +300,7 @@ def shape_complaints(source: str, name: str) -> list[str]:
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
             if lines > FUNCTION_LINES_MAX:
                 complaints.append(f"{name}:{node.lineno}: {node.name} has {lines} lines")
-        elif isinstance(node, ast.Call) and _last_name(node.func) == "print":
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "print":
             complaints.append(f"{name}:{node.lineno}: a print")
         elif isinstance(node, ast.Assert) and name.startswith(MONEY_SOURCES):
             complaints.append(f"{name}:{node.lineno}: an assert, which vanishes under -O")
