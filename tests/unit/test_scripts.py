@@ -1,0 +1,111 @@
+"""Loading of the Lua scripts, and the records that Python and Lua share."""
+
+from __future__ import annotations
+
+import pytest
+
+from authz.errors import InvariantError
+from authz.store.layouts import ACCOUNT_STATE, CALL_HEAD, LAYOUTS, LIMITS, NONE
+from authz.store.records import (
+    CallTail,
+    ledger_strings,
+    pack_strings,
+    unpack_call,
+    unpack_strings,
+)
+from authz.store.scripts import flatten, load_scripts
+
+
+def test_every_script_is_flat_and_has_numbers_for_names():
+    scripts = load_scripts()
+    assert {"authorize", "reserve", "settle", "book", "orphan", "release", "post"} <= set(scripts)
+    for script in scripts.values():
+        assert "@include" not in script.source
+        assert "REASON_" not in script.source
+        assert script.source.isascii()
+
+
+def test_the_name_says_the_number_of_keys():
+    assert load_scripts()["authorize"].number_of_keys == 10
+
+
+def test_an_include_is_taken_once():
+    source = flatten('--- @include "time"\n--- @include "time"\nreturn now_seconds\n', "twice")
+    assert source.count("local now_seconds") == 1
+
+
+def test_a_missing_include_names_the_way_to_it():
+    with pytest.raises(InvariantError, match=r"no include nowhere\.lua: broken"):
+        flatten('--- @include "nowhere"', "broken")
+
+
+def test_a_missing_layout_is_named():
+    with pytest.raises(InvariantError, match="no layout nothing"):
+        flatten("--- @layout nothing", "broken")
+
+
+def test_a_constant_that_does_not_exist_is_an_error():
+    with pytest.raises(InvariantError, match="names REASON_NONSENSE"):
+        flatten("return REASON_NONSENSE", "broken")
+
+
+def test_a_negative_constant_is_no_unary_minus():
+    assert flatten("return OUTCOME_SHORT", "script") == "return (0 - 3)\n"
+
+
+def test_a_layout_packs_what_it_unpacks():
+    packed = ACCOUNT_STATE.pack(balance=-1, held=2, month=24_000)
+    state = ACCOUNT_STATE.unpack(packed)
+    assert (state.balance, state.held, state.month, state.calls) == (-1, 2, 24_000, 0)
+    assert len(packed) == ACCOUNT_STATE.size == 8 * len(ACCOUNT_STATE.names)
+
+
+def test_a_layout_refuses_a_field_it_does_not_have():
+    with pytest.raises(TypeError, match="limits has no field balance"):
+        LIMITS.pack(balance=1)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=lambda layout: layout.name)
+async def test_lua_reads_and_writes_each_layout_as_python_does(any_store, layout):
+    values = {}
+    for place, (name, code) in enumerate(layout.fields):
+        values[name] = {
+            "i64": NONE + place, "i32": -(2**31) + place, "u16": 65_000 + place,
+            "u8": 255 - place, "digest8": b"digest-8",
+        }[code]  # fmt: skip
+    packed = layout.pack(**values)
+    source = (
+        f"{layout.lua_codec()}\nreturn pack_{layout.name}(unpack_{layout.name}(ARGV[1])) .. ARGV[2]"
+    )
+    echoed = await any_store.execute("EVAL", source, 0, packed, b"end")
+    assert echoed == packed + b"end"
+    assert layout.unpack(packed)._asdict() == values
+
+
+def test_strings_survive_and_are_cut_at_a_character():
+    assert unpack_strings(pack_strings(["", "acme", "+1415"])) == ["", "acme", "+1415"]
+    (cut,) = unpack_strings(pack_strings(["é" * 200]))
+    assert cut == "é" * 127
+
+
+def test_a_text_that_runs_past_its_record_is_refused():
+    with pytest.raises(InvariantError, match="past its end"):
+        unpack_strings(b"\x05abc")
+
+
+def test_a_tail_keeps_number_switch_and_rates():
+    tail = CallTail("+14155550100", "4155550100", "fs1", (b"rate", b""))
+    assert CallTail.unpack(tail.pack(), 2) == tail
+    same = CallTail("911", "911", "", ())
+    assert CallTail.unpack(same.pack(), 0) == same
+
+
+def test_half_a_call_record_is_refused():
+    whole = CALL_HEAD.pack(layout=1, state=1, legs=2)
+    with pytest.raises(InvariantError, match="cannot be read"):
+        unpack_call(whole)
+
+
+def test_ledger_strings_hold_accounts_then_three_texts():
+    packed = ledger_strings(["leaf", "root"], "call-1", "+1415", "text")
+    assert unpack_strings(packed) == ["leaf", "root", "call-1", "+1415", "text"]
