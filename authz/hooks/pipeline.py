@@ -1,0 +1,230 @@
+"""Requests of one connection: worked on side by side, answered in the order they came."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Protocol
+
+from authz.hooks.messages import OrderKey, Payload, Request, Response
+from authz.hooks.problems import from_exception
+from authz.hooks.routing import Endpoint
+from authz.hooks.site import Site
+
+_CLOSE = b"Connection: close\r\n"
+_KEEP_ALIVE = b"Connection: keep-alive\r\n"
+UNMATCHED = "unmatched"
+
+
+class Exchange:
+    """One request and the place of its answer among those of its connection."""
+
+    __slots__ = (
+        "endpoint",
+        "head_only",
+        "is_http_1_0",
+        "is_last",
+        "key",
+        "payload",
+        "request",
+        "response",
+        "successor",
+        "task",
+    )
+
+    def __init__(
+        self, *, is_last: bool = False, head_only: bool = False, is_http_1_0: bool = False
+    ) -> None:
+        self.endpoint: Endpoint | None = None
+        self.request: Request | None = None
+        self.payload: Payload = None
+        self.key: OrderKey = None
+        #: The next request of the same call on this connection.
+        self.successor: Exchange | None = None
+        self.response: Response | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.is_last = is_last
+        self.head_only = head_only
+        self.is_http_1_0 = is_http_1_0
+
+    @property
+    def route(self) -> str:
+        """The label under which the answer is counted."""
+        return UNMATCHED if self.endpoint is None else self.endpoint.name
+
+
+class Connection(Protocol):
+    """What the pipeline needs of the connection it answers on."""
+
+    @property
+    def is_receiving(self) -> bool:
+        """Whether a further request has begun to arrive."""
+
+    def send(self, data: bytes, is_last: bool) -> None:
+        """Write answers; after the last one nothing is read or written any more."""
+
+    def on_progress(self) -> None:
+        """Some answers have been sent, so there may be room for more requests."""
+
+    def abort(self) -> None:
+        """Cut the connection."""
+
+
+class Pipeline:
+    """The exchanges of one connection.
+
+    At most `pipelined_max` are with the engine; what the connection has read beyond that waits
+    here, no more than one read's worth, because a full pipeline pauses reading. Requests of one
+    call are worked on one after the other.
+    """
+
+    def __init__(self, site: Site, connection: Connection) -> None:
+        self._site = site
+        self._connection = connection
+        self._loop = asyncio.get_running_loop()
+        self._started_max = site.limits.pipelined_max
+        #: In order of arrival; the unstarted ones are its last or already answered.
+        self._unanswered: deque[Exchange] = deque()
+        self._unstarted: deque[Exchange] = deque()
+        self._last_of_call: dict[OrderKey, Exchange] = {}
+        self._flush_scheduled = False
+        self._is_held = False
+        self._is_closed = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every request so far has been answered."""
+        return not self._unanswered
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the connection should stop reading."""
+        return self._is_held or len(self._unanswered) >= self._started_max
+
+    def append(self, exchange: Exchange) -> None:
+        """Take the next request of the connection, complete or already answered."""
+        self._unanswered.append(exchange)
+        if exchange.response is not None:
+            self._site.counters.count_answer(exchange.route, exchange.response.status)
+            self._schedule_flush()
+        elif self._unstarted or self._is_held or len(self._unanswered) > self._started_max:
+            self._unstarted.append(exchange)
+        else:
+            self._start(exchange)
+
+    def hold(self) -> None:
+        """The client does not read its answers: send none and start nothing."""
+        self._is_held = True
+
+    def release(self) -> None:
+        """The client reads again."""
+        self._is_held = False
+        self._schedule_flush()
+
+    def close(self) -> None:
+        """The connection is gone. What runs goes on; of the rest only what must complete."""
+        self._is_closed = True
+        waiting = [one for one in self._unstarted if one.endpoint and one.endpoint.must_complete]
+        self._unanswered.clear()
+        self._unstarted.clear()
+        for exchange in waiting:
+            self._start(exchange)
+
+    def _start(self, exchange: Exchange) -> None:
+        endpoint, request = exchange.endpoint, exchange.request
+        assert endpoint is not None, "only routed requests are started"
+        assert request is not None, "a routed request has its words"
+        try:
+            exchange.payload = endpoint.decode(request)
+        except Exception as error:
+            self._finish(exchange, from_exception(error, endpoint.name).response())
+            return
+        key = exchange.key = endpoint.order_key(exchange.payload)
+        if key is not None:
+            previous = self._last_of_call.get(key)
+            self._last_of_call[key] = exchange
+            if previous is not None:
+                previous.successor = exchange
+                return
+        refusal = self._launch(exchange, endpoint)
+        if refusal is not None:
+            self._finish(exchange, refusal)
+
+    def _launch(self, exchange: Exchange, endpoint: Endpoint) -> Response | None:
+        site = self._site
+        if len(site.running) >= site.limits.in_flight_max * endpoint.overload_factor:
+            try:
+                refusal = endpoint.when_overloaded(exchange.payload)
+            except Exception as error:
+                return from_exception(error, endpoint.name).response()
+            if refusal is not None:
+                site.counters.overloaded += 1
+                return refusal
+        site.running.add(exchange)
+        exchange.task = self._loop.create_task(self._run(exchange, endpoint))
+        return None
+
+    async def _run(self, exchange: Exchange, endpoint: Endpoint) -> None:
+        try:
+            response = await endpoint.answer(exchange.payload)
+        except asyncio.CancelledError:
+            # Whoever cancelled it, no answer will come, and the caller must not wait for one.
+            self._connection.abort()
+            raise
+        except Exception as error:
+            response = from_exception(error, endpoint.name).response()
+        finally:
+            self._site.leave(exchange)
+        self._finish(exchange, response)
+
+    def _finish(self, exchange: Exchange, response: Response) -> None:
+        following = self._complete(exchange, response)
+        while following is not None:
+            assert following.endpoint is not None, "only routed requests have a key"
+            refusal = self._launch(following, following.endpoint)
+            following = self._complete(following, refusal) if refusal is not None else None
+
+    def _complete(self, exchange: Exchange, response: Response) -> Exchange | None:
+        """Record an answer; return the request of the same call that may start now."""
+        exchange.response = response
+        exchange.task = None
+        self._site.counters.count_answer(exchange.route, response.status)
+        if self._is_closed:
+            self._site.counters.answers_dropped += 1
+        else:
+            self._schedule_flush()
+        if exchange.key is not None and exchange.successor is None:
+            del self._last_of_call[exchange.key]
+        return exchange.successor
+
+    def _schedule_flush(self) -> None:
+        # Answers that become ready in one turn of the loop leave in one write.
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        if self._is_closed or self._is_held:
+            return
+        site, unanswered, pieces, is_last = self._site, self._unanswered, [], False
+        while unanswered and not is_last:
+            exchange = unanswered[0]
+            if exchange.response is None:
+                break
+            unanswered.popleft()
+            is_last = exchange.is_last or (
+                site.draining and not unanswered and not self._connection.is_receiving
+            )
+            line = _CLOSE if is_last else _KEEP_ALIVE if exchange.is_http_1_0 else b""
+            pieces.append(site.heads.render(exchange.response, line, exchange.head_only))
+        if pieces:
+            self._connection.send(b"".join(pieces), is_last)
+        self._start_waiting()
+        self._connection.on_progress()
+
+    def _start_waiting(self) -> None:
+        while self._unstarted and not self._is_held:
+            if len(self._unanswered) - len(self._unstarted) >= self._started_max:
+                return
+            self._start(self._unstarted.popleft())
