@@ -14,6 +14,9 @@ BUCKETS = 64
 _SLOTS = 16_384
 #: Hash with the bucket count and the identity of this store's data.
 STORE_IDENTITY = b"authz:store"
+#: Sorted set of all account ids, every score 0. It may name one too many (a crash), never one
+#: too few: an account is entered before it is created.
+ACCOUNTS = b"authz:accounts"
 
 
 def slot_of(tag: str) -> int:
@@ -103,7 +106,7 @@ def reference(tag: str, account_id: str, text: str) -> bytes:
 
 
 def children(tag: str, account_id: str) -> bytes:
-    """Set of the direct children of an account."""
+    """Sorted set of an account's direct children, every score 0; of "": a bucket's roots."""
     return f"authz:{{{tag}}}:children:{account_id}".encode()
 
 
