@@ -2,8 +2,8 @@
 
 - `store_server`, `store_url`, `store`: Valkey; the server, its URL, a connected client.
 - `any_store_server`, `any_store_url`, `any_store`: the same on every kind of server there is.
-- Tests run on uvloop, as the daemon does; those of a module with `EVERY_LOOP = True` on asyncio's
-  own loop as well.
+- Tests run on asyncio's own event loop; those of a module with `EVERY_LOOP = True` also on uvloop,
+  the daemon's.
 - `rng`: a random generator; the session's seed is in pytest's header, AUTHZ_TEST_SEED repeats it.
 """
 
@@ -40,9 +40,9 @@ def pytest_asyncio_loop_factories(
     item: pytest.Item,
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Choose the event loops that a test runs on."""
-    loops = {"uvloop": uvloop.new_event_loop}
+    loops = {"asyncio": asyncio.new_event_loop}
     if getattr(item.getparent(pytest.Module).module, "EVERY_LOOP", False):
-        loops["asyncio"] = asyncio.new_event_loop
+        loops["uvloop"] = uvloop.new_event_loop
     return loops
 
 
