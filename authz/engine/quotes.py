@@ -39,7 +39,8 @@ def quote_row(row: DeckRow | None) -> LegQuote:
     if row is None:
         return _NO_ROW
     row_class = None if row.call_class is None else CallClass(row.call_class)
-    return LegQuote(row.rate, row_class, row.blocked)
+    # A blocked row has no price to speak of, in the direction that policy does not look at either.
+    return LegQuote(None if row.blocked else row.rate, row_class, row.blocked)
 
 
 def quote_chain(
