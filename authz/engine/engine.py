@@ -7,7 +7,6 @@ caller did something wrong or that nothing could be promised.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Coroutine
 from typing import Any
 
@@ -24,7 +23,7 @@ from authz.engine.clock import parse_moment
 from authz.engine.context import Context
 from authz.engine.failure import OutagePolicy
 from authz.engine.inspect import call_state
-from authz.engine.orphans import orphan_calls
+from authz.engine.orphans import orphan_switch
 from authz.engine.plans import Plan
 from authz.engine.quotes import Decks
 from authz.engine.spool import Spool, SpooledSettle
@@ -125,13 +124,7 @@ class Engine:
 
     async def switch_restarted(self, name: str) -> SwitchRestarted:
         """Make orphans of all calls that a switch had open before now."""
-        before_us = time.time_ns() // 1000
-        count = await orphan_calls(
-            self.context,
-            lambda record: record.tail.switch == name and record.head.authorized_us < before_us,
-        )
-        log.event("switch_restarted", switch=name, orphaned=count)
-        return SwitchRestarted(switch=name, orphaned=count)
+        return await orphan_switch(self.context, name)
 
     async def replay_spool(self) -> None:
         """Book what waits in this process's spool; settles that conflict become dead letters."""

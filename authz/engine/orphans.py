@@ -16,6 +16,7 @@ from msgspec import Struct
 from authz import log
 from authz.engine.context import ATTEMPTS_MAX, Context
 from authz.errors import AuthzError
+from authz.model import SwitchRestarted
 from authz.reasons import CallClass, Outcome
 from authz.store import keys
 from authz.store.constants import Policy, State
@@ -176,3 +177,14 @@ async def orphan_calls(context: Context, is_meant: Callable[[CallRecord], bool])
             if cursor == b"0":
                 break
     return orphaned
+
+
+async def orphan_switch(context: Context, switch: str) -> SwitchRestarted:
+    """Make orphans of all calls that a switch had open before now."""
+    before_us = time.time_ns() // 1000
+    count = await orphan_calls(
+        context,
+        lambda record: record.tail.switch == switch and record.head.authorized_us < before_us,
+    )
+    log.event("switch_restarted", switch=switch, orphaned=count)
+    return SwitchRestarted(switch=switch, orphaned=count)
