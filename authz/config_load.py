@@ -19,8 +19,8 @@ from authz.config_fields import FORMATS, VARIABLE_PREFIX, Setting
 from authz.errors import ConfigError
 
 _SECRET_BYTES_MAX: Final = 65_536
-#: Variables with our prefix that are no settings: the CLI's and the build's own.
-_OTHER_VARIABLES: Final = frozenset({"AUTHZ_CONFIG", "AUTHZ_DEBUG"})
+#: Variables with our prefix that are no settings: of the CLI, the build and the tests.
+_OTHER_VARIABLES: Final = frozenset({"AUTHZ_CONFIG", "AUTHZ_DEBUG", "AUTHZ_TEST_SEED"})
 #: What Kubernetes and Docker links inject for a service that is called authz or authz-….
 _INJECTED_VARIABLE: Final = re.compile(
     r"AUTHZ_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)"

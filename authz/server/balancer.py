@@ -18,6 +18,9 @@ from authz.server.process import Process
 
 #: Connections accepted in one turn of the loop.
 _ACCEPTS_PER_TURN: Final = 64
+#: How long a new connection waits for its worker. A switch that connects anew has just closed
+#: its old connections: the workers' word of that must be here before theirs are counted.
+_SETTLE_SECONDS: Final = 0.002
 #: How long to leave connections waiting when no descriptor is free for another.
 _PAUSE_SECONDS: Final = 0.1
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -60,8 +63,20 @@ class Balancer:
     def _resume(self) -> None:
         if self._workers and self._listeners and not self._accepting:
             for listener in self._listeners:
-                self._loop.add_reader(listener, self._accept, listener)
+                self._loop.add_reader(listener, self._accept_soon, listener)
             self._accepting = True
+
+    def _accept_soon(self, listener: socket.socket) -> None:
+        self._pause()
+        self._loop.call_later(_SETTLE_SECONDS, self._accept_all)
+
+    def _accept_all(self) -> None:
+        if not self._workers:
+            # The last one has gone meanwhile; the next one resumes.
+            return
+        self._resume()
+        for listener in self._listeners:
+            self._accept(listener)
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(_ACCEPTS_PER_TURN):

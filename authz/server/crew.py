@@ -25,8 +25,9 @@ OFFICE: Final = "office"
 QUIET_SECONDS: Final = 10
 _BACKOFF_SECONDS_FIRST: Final = 0.1
 _BACKOFF_SECONDS_MAX: Final = 5.0
-#: What a process gets on top of its own drain time before it is killed.
-_END_MARGIN_SECONDS: Final = 2.0
+#: What a process gets on top of its own times before it is killed: draining its connections
+#: and then finishing the engine's background work may each take `drain_seconds`.
+_END_MARGIN_SECONDS: Final = 2
 
 
 class CrashLoop(AuthzError):
@@ -263,4 +264,4 @@ class Crew:
     async def _retire(self, process: Process) -> None:
         self._balancer.remove(process)
         drain_seconds = self._plan.settings.server.drain_seconds
-        await process.end_within(drain_seconds + _END_MARGIN_SECONDS)
+        await process.end_within(2 * drain_seconds + _END_MARGIN_SECONDS)

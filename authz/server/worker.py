@@ -13,7 +13,12 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from authz import log
+from authz.hooks.access import Access
+from authz.hooks.messages import Limits
+from authz.hooks.routes import hook_routes
+from authz.hooks.server import HookServer
 from authz.server import child
+from authz.server.engine_host import EngineHost
 
 
 class Backend(Protocol):
@@ -27,6 +32,39 @@ class Backend(Protocol):
 
     async def close(self) -> None:
         """Close what is left, and the engine below."""
+
+
+class EngineBackend:
+    """The hook API on an engine."""
+
+    def __init__(self, host: EngineHost) -> None:
+        """Serve with the host's engine; its settings bound every request."""
+        hook = host.settings.hook
+        self._host = host
+        self._server = HookServer(
+            hook_routes(host.engine, host.readiness),
+            access=Access((hook.token,) if hook.token else (), hook.allow),
+            limits=Limits(
+                header_bytes_max=hook.header_bytes_max,
+                body_bytes_max=hook.body_bytes_max,
+                idle_seconds=hook.idle_seconds,
+                in_flight_max=hook.in_flight_max,
+                connections_max=hook.connections_max,
+            ),
+        )
+
+    def protocol(self, on_closed: Callable[[], None]) -> asyncio.Protocol:
+        """Return the protocol of one new connection."""
+        return self._server.protocol(on_closed)
+
+    async def drain(self, limit_seconds: int) -> None:
+        """Answer what has come in, then close every connection."""
+        await self._server.drain(limit_seconds)
+
+    async def close(self) -> None:
+        """Cut what is left and close the engine."""
+        self._server.close()
+        await self._host.close()
 
 
 class HookService:
@@ -87,12 +125,8 @@ def _count_nothing() -> None:
     """Stand in where the worker listens itself and nobody spreads connections."""
 
 
-async def build(order: child.Order) -> HookService:
-    """Make the service of a worker on the engine."""
-    from authz.server.wiring import build_hook_backend
-
-    return HookService(await build_hook_backend(order), order)
-
-
 if __name__ == "__main__":
-    sys.exit(child.main(build))
+    # The wiring knows every part; this module is one of them.
+    from authz.server.wiring import build_worker
+
+    sys.exit(child.main(build_worker))

@@ -155,12 +155,14 @@ async def until(condition: Callable[[], bool]) -> None:
 async def test_four_connections_are_two_for_each_of_two_workers(daemon: Daemon, kind: str) -> None:
     await daemon.start()
     await daemon.saw("serving")
-    for _ in range(3):
+    for _ in range(2):
         switch = [await daemon.connect(kind) for _ in range(4)]
         served = Counter([await one.ask("who") for one in switch])
         assert sorted(served.values()) == [2, 2]
         for one in switch:
             await one.close()
+        # The supervisor hears of an end from the worker; when it has, nothing shows outside.
+        await asyncio.sleep(0.5)
 
 
 async def test_the_worker_with_fewer_connections_gets_the_next(daemon: Daemon) -> None:
@@ -171,21 +173,11 @@ async def test_the_worker_with_fewer_connections_gets_the_next(daemon: Daemon) -
     leaving = [one for one, pid in zip(switch, pids, strict=True) if pid == pids[0]]
     for one in leaving:
         await one.close()
-    # Whether the supervisor knows of an end is not visible; that of the second is of the first.
-    await until(lambda: open_connections(int(pids[0])) == 0)
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(0.5)
     again = [await daemon.connect() for _ in range(2)]
     assert [await one.ask("who") for one in again] == [pids[0]] * 2
     for one in set(switch) - set(leaving) | set(again):
         await one.close()
-
-
-def open_connections(pid: int) -> int:
-    """Count the Unix stream connections that a worker serves, besides its control channel."""
-    handles = [os.readlink(entry.path) for entry in os.scandir(f"/proc/{pid}/fd")]
-    table = Path("/proc/net/unix").read_text().splitlines()[1:]
-    served = {row.split()[6] for row in table if row.split()[-1].endswith("hook.sock")}
-    return sum(1 for one in handles if one.startswith("socket:[") and one[8:-1] in served)
 
 
 async def test_a_killed_worker_is_replaced_while_the_others_serve(daemon: Daemon) -> None:
