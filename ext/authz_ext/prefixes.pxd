@@ -8,7 +8,7 @@ processor's caches waits about once for memory. (A trie of one node per symbol, 
 waits once per symbol: three times as long.)
 """
 
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 
 cdef struct header_t:
@@ -34,6 +34,20 @@ cdef struct match_t:
     uint32_t value
 
 
+# One row of a compiled deck, 32 bytes; authz.rating.compiled writes it.
+cdef struct row_t:
+    # In force from `effective` up to, not including, `expires`; Unix seconds.
+    int64_t effective
+    int64_t expires
+    uint32_t rate
+    uint32_t text
+    # Bit d: serves direction d. Bit 7: the last row of its prefix.
+    uint8_t flags
+    uint8_t call_class
+    uint8_t symbols
+    uint8_t[5] reserved
+
+
 cdef class PrefixTable:
     cdef const unsigned char[::1] _buffer
     # Bit n - 1 of a head: prefixes of n symbols exist under it.
@@ -47,3 +61,12 @@ cdef class PrefixTable:
     cdef int walk(self, uint64_t key, unsigned int lengths, match_t* matches,
                   int limit) noexcept
     cdef unsigned int lengths_of(self, str number, uint64_t* key) noexcept
+
+
+cdef class RowTable:
+    cdef PrefixTable _table
+    cdef const unsigned char[::1] _buffer
+    cdef const row_t* _rows
+    cdef uint32_t _row_count
+
+    cdef long long in_force(self, uint32_t row, unsigned int flag, int64_t at) except -2

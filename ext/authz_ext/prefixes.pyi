@@ -11,6 +11,10 @@ PREFIX_LENGTH_MAX: int
 #: Most prefixes in one table.
 PREFIXES_MAX: int
 
+#: Bytes of one row of a RowTable, and its flag for the last row of a prefix.
+ROW_BYTES: int
+ROW_FLAG_LAST: int
+
 def build(prefixes: Sequence[str], values: Sequence[int] | None = None) -> bytes:
     """Return the table of `prefixes`, each 1 to 16 of `0123456789*#`, in any order.
 
@@ -21,7 +25,7 @@ def build(prefixes: Sequence[str], values: Sequence[int] | None = None) -> bytes
 class PrefixTable:
     """The prefixes of one buffer from `build`; reads it in place and never copies it.
 
-    Raises DeckError unless the buffer is whole: magic, length and checksum are right.
+    Raises ValueError unless the buffer is whole: magic, length and checksum are right.
     """
 
     def __init__(self, buffer: Buffer) -> None: ...
@@ -42,3 +46,22 @@ class PrefixTable:
 
     def matches(self, number: str) -> list[tuple[int, int]]:
         """Return (symbols, value) of every prefix that `find` may name, longest first."""
+
+class RowTable:
+    """The rows of a compiled deck behind its prefixes: which of them holds for a number now.
+
+    A prefix's value is the index of its first row; of several, the one that takes effect last
+    stands first. A row is 32 bytes, as prefixes.pxd says. Raises ValueError for a buffer that is
+    no whole number of rows.
+    """
+
+    def __init__(self, table: PrefixTable, rows: Buffer) -> None: ...
+    def __len__(self) -> int:
+        """Return how many rows there are."""
+
+    def find(self, number: str, direction: int, at: int) -> int:
+        """Return the index of the row in force at Unix second `at`, or -1.
+
+        It is the first row in force, for that direction (0 or 1), of the longest prefix of
+        `number` that has one.
+        """

@@ -8,10 +8,8 @@ from __future__ import annotations
 import zlib
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
-
-from authz.errors import DeckError
 
 cdef extern from *:
     int __builtin_clz(unsigned int bits) noexcept nogil
@@ -28,11 +26,14 @@ cdef enum:
     # Slots behind those that keys hash to: a search runs forward and never wraps around, and
     # the last slot is empty, so that it ends.
     SPARE_SLOTS = 1_024
+    FLAG_LAST = 128
     # A table of many prefixes tells lengths apart by four symbols (128 KiB), another by three.
     MANY_PREFIXES = 20_000
 
 PREFIX_LENGTH_MAX = LENGTH_MAX
 PREFIXES_MAX = COUNT_MAX
+ROW_BYTES = sizeof(row_t)
+ROW_FLAG_LAST = FLAG_LAST
 
 cdef bytes MAGIC = b"AUTHZPT1"
 
@@ -149,7 +150,7 @@ def build(prefixes, values=None):
 cdef class PrefixTable:
     """The prefixes of one buffer from `build`; reads it in place and never copies it.
 
-    Raises DeckError unless the buffer is whole: magic, length and checksum are right.
+    Raises ValueError unless the buffer is whole: magic, length and checksum are right.
     """
 
     def __cinit__(self, buffer):
@@ -162,27 +163,27 @@ cdef class PrefixTable:
         cdef uint64_t head_bytes
         cdef const char* start
         if buffer.shape[0] < <Py_ssize_t>sizeof(header_t):
-            raise DeckError("the prefix table is cut short")
+            raise ValueError("the prefix table is cut short")
         memcpy(&header, &buffer[0], sizeof(header_t))
         if memcmp(header.magic, <const char*>MAGIC, 8) != 0:
-            raise DeckError("this is no prefix table, or one of another layout")
+            raise ValueError("this is no prefix table, or one of another layout")
         if not 1 <= header.head_symbols <= 4:
-            raise DeckError("the prefix table is damaged: its heads have no known length")
+            raise ValueError("the prefix table is damaged: its heads have no known length")
         head_bytes = sizeof(uint16_t) << (4 * header.head_symbols)
         if (header.length != <uint64_t>buffer.shape[0]
                 or header.length != sizeof(header_t) + head_bytes
                 + header.slot_count * sizeof(slot_t)):
-            raise DeckError("the prefix table is not as long as it says")
+            raise ValueError("the prefix table is not as long as it says")
         if <size_t>&buffer[0] % sizeof(uint32_t) != 0:
-            raise DeckError("the prefix table does not begin on a multiple of 4 bytes")
+            raise ValueError("the prefix table does not begin on a multiple of 4 bytes")
         if zlib.crc32(memoryview(buffer)[sizeof(header_t):]) != header.checksum:
-            raise DeckError("the prefix table is damaged: its checksum is wrong")
+            raise ValueError("the prefix table is damaged: its checksum is wrong")
         start = <const char*>&buffer[0]
         self._heads = <const uint16_t*>(start + sizeof(header_t))
         self._slots = <const slot_t*>(start + sizeof(header_t) + head_bytes)
         if (header.slot_count <= SPARE_SLOTS
                 or self._slots[header.slot_count - 1].key_high != 0):
-            raise DeckError("the prefix table is damaged: its last slot is not empty")
+            raise ValueError("the prefix table is damaged: its last slot is not empty")
         self._slot_count = header.slot_count
         self._prefix_count = header.prefix_count
         self._head_shift = 64 - 4 * header.head_symbols
@@ -283,3 +284,65 @@ cdef class PrefixTable:
         cdef unsigned int lengths = self.lengths_of(number, &key)
         cdef int count = self.walk(key, lengths, matches, LENGTH_MAX)
         return [(matches[index].length, matches[index].value) for index in range(count)]
+
+
+cdef class RowTable:
+    """The rows of a compiled deck behind its prefixes: which of them holds for a number now.
+
+    A prefix's value is the index of its first row; of several, the one that takes effect last
+    stands first. A row is 32 bytes, as prefixes.pxd says. Raises ValueError for a buffer that is
+    no whole number of rows.
+    """
+
+    def __cinit__(self, PrefixTable table not None, rows):
+        cdef const unsigned char[::1] view = rows
+        if view.shape[0] % <Py_ssize_t>sizeof(row_t) != 0:
+            raise ValueError("the rows are cut short")
+        self._table = table
+        self._buffer = view
+        self._row_count = <uint32_t>(view.shape[0] // <Py_ssize_t>sizeof(row_t))
+        if self._row_count:
+            if <size_t>&view[0] % sizeof(int64_t) != 0:
+                raise ValueError("the rows do not begin on a multiple of 8 bytes")
+            self._rows = <const row_t*>&view[0]
+
+    def __len__(self):
+        return self._row_count
+
+    cdef long long in_force(self, uint32_t row, unsigned int flag, int64_t at) except -2:
+        """Return the first row from `row` on, of the same prefix, that holds; -1 if none does."""
+        cdef const row_t* candidate
+        while True:
+            if row >= self._row_count:
+                raise ValueError("the deck is damaged: a prefix has a row outside of it")
+            candidate = &self._rows[row]
+            if candidate.flags & flag and candidate.effective <= at < candidate.expires:
+                return row
+            if candidate.flags & FLAG_LAST:
+                return -1
+            row += 1
+
+    def find(self, str number not None, int direction, int64_t at):
+        """Return the index of the row in force at Unix second `at`, or -1.
+
+        It is the first row in force, for that direction (0 or 1), of the longest prefix of
+        `number` that has one.
+        """
+        cdef match_t[LENGTH_MAX] matches
+        cdef uint64_t key
+        cdef unsigned int flag = 1u << (direction & 1)
+        cdef unsigned int lengths = self._table.lengths_of(number, &key)
+        cdef long long row
+        cdef int index
+        cdef int count
+        if lengths == 0 or self._table.walk(key, lengths, matches, 1) == 0:
+            return -1
+        row = self.in_force(matches[0].value, flag, at)
+        if row >= 0:
+            return row
+        count = self._table.walk(key, lengths, matches, LENGTH_MAX)
+        for index in range(1, count):
+            row = self.in_force(matches[index].value, flag, at)
+            if row >= 0:
+                return row
+        return -1
