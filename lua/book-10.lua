@@ -3,8 +3,8 @@
 --   7..10 accounts, leaf first (unused places repeat the leaf)
 -- ARGV: 1 packed settle, 2 call digest, 3 billing of every leg (one byte each),
 --   4 costs of every leg, 5 strings of the ledger entry (opaque), 6..5+legs packed limits
--- Returns: {0, seconds, 0, then billing, cost, balance of every leg}, {OUTCOME_DUPLICATE, seconds,
---   then the same}, {OUTCOME_SETTLED_DIFFERENTLY, seconds}, {OUTCOME_STALE_CALL, record} when it
+-- Returns: {0, seconds, 0, ledger sequence, then billing, cost, balance of every leg},
+--   {OUTCOME_DUPLICATE, seconds, then the last three}, {OUTCOME_SETTLED_DIFFERENTLY, seconds}, {OUTCOME_STALE_CALL, record} when it
 --   is open after all, {OUTCOME_STALE_CONFIG}, {OUTCOME_STALE_TIME, now} or
 --   {OUTCOME_ACCOUNT_MISSING, leg}
 -- Emits: balance.*, spend_limit.*, recharge.*
@@ -35,13 +35,13 @@ local function book()
   local movements = charge_legs(accounts, call_legs, costs)
   redis.call("DEL", KEYS[1])
   write_tombstone(KEYS[3], ARGV[2], request.seconds, call_legs, costs, request.closed_hours)
-  append_entry(KEYS[4], KEYS[5], accounts,
+  local sequence = append_entry(KEYS[4], KEYS[5], accounts,
     {kind = KIND_CALL, marks = MARK_UNKNOWN, call_class = request.call_class,
       direction = request.direction, seconds = request.seconds, started_at = request.started_at},
     movements, ARGV[5])
   cross_thresholds(KEYS[4], KEYS[5], KEYS[6], accounts)
   store_accounts(accounts)
-  return append_charges({0, request.seconds, 0}, accounts, call_legs, costs)
+  return append_charges({0, request.seconds, 0, sequence}, accounts, call_legs, costs)
 end
 
 return book()

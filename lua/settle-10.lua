@@ -3,8 +3,8 @@
 --   7..10 accounts, leaf first (unused places repeat the leaf)
 -- ARGV: 1 packed settle, 2 call digest, 3 member of the leases, 4 costs of every leg,
 --   5 strings of the ledger entry (opaque), 6..5+legs packed limits
--- Returns: {0, seconds, overrun, then billing, cost, balance of every leg},
---   {OUTCOME_DUPLICATE, seconds, then the same}, {OUTCOME_SETTLED_DIFFERENTLY, seconds},
+-- Returns: {0, seconds, overrun, ledger sequence, then billing, cost, balance of every leg},
+--   {OUTCOME_DUPLICATE, seconds, then the last three}, {OUTCOME_SETTLED_DIFFERENTLY, seconds},
 --   {OUTCOME_UNKNOWN_CALL}, {OUTCOME_STALE_CALL, record}, {OUTCOME_STALE_CONFIG},
 --   {OUTCOME_STALE_TIME, now} or {OUTCOME_ACCOUNT_MISSING, leg}
 -- Emits: call.overrun, balance.*, spend_limit.*, recharge.*
@@ -56,7 +56,7 @@ local function settle_known(record, head, call_legs)
   redis.call("DEL", KEYS[1])
   redis.call("ZREM", KEYS[2], ARGV[3])
   write_tombstone(KEYS[3], ARGV[2], request.seconds, call_legs, costs, request.closed_hours)
-  append_entry(KEYS[4], KEYS[5], accounts,
+  local sequence = append_entry(KEYS[4], KEYS[5], accounts,
     {kind = KIND_CALL, marks = marks, call_class = head.call_class, direction = head.direction,
       seconds = request.seconds, started_at = request.started_at}, movements, ARGV[5])
   if overrun == 1 then
@@ -65,7 +65,7 @@ local function settle_known(record, head, call_legs)
   end
   cross_thresholds(KEYS[4], KEYS[5], KEYS[6], accounts)
   store_accounts(accounts)
-  return append_charges({0, request.seconds, overrun}, accounts, call_legs, costs)
+  return append_charges({0, request.seconds, overrun, sequence}, accounts, call_legs, costs)
 end
 
 local function settle()

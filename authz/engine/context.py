@@ -9,6 +9,7 @@ from authz.config import Settings
 from authz.engine.clock import StoreClock
 from authz.engine.plans import CallMemory
 from authz.engine.quotes import Decks
+from authz.engine.resend import ResendWindow
 from authz.reasons import Outcome
 from authz.store.accounts import AccountDirectory, Chain
 from authz.store.client import StoreClient
@@ -35,8 +36,10 @@ class Context:
         self.clock = StoreClock()
         self.memory = CallMemory()
         self.gate = CallGate()
+        self.resend = ResendWindow()
         # Another server may know less than what this one has proved.
         client.on_run_id_change(lambda _previous, _present: self.gate.forget())
+        client.on_run_id_change(self.resend.repeat)
         self.scripts = load_scripts()
         self.closed_hours = -(-settings.store.closed_keep_seconds // 3600)
         #: Whether the store's memory is nearly used up, so that new paid calls must wait.

@@ -166,6 +166,7 @@ class Engine:
             await asyncio.wait(self._tasks, timeout=self._settings.server.drain_seconds)
         for task in self._tasks:
             task.cancel()
+        await self.context.resend.close()
         await self.spool.close()
 
     # Emergency calls, denials that are not enforced.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from authz import log
 from authz.engine.answers import settlement
 from authz.engine.authorize import is_trunk_covered, make_call, pinned_rate
@@ -24,11 +26,14 @@ from authz.store.records import ledger_strings, unpack_call
 _NO_ATTEMPT = -1
 
 
-async def settle(context: Context, request: SettleRequest) -> Settlement:
+async def settle(
+    context: Context, request: SettleRequest, *, is_repeat: bool = False
+) -> Settlement:
     """Book one call; raises StoreError, CallUnknown or SettledDifferently.
 
     A call that this process does not remember is settled by its record, which the script
     answers; one that the store does not know either, by the numbers that the request carries.
+    Unless it `is_repeat`, it is kept to be said again should the store lose its last moments.
     """
     deadline_ms = context.settings.store.settle_deadline_ms
     for _ in range(ATTEMPTS_MAX):
@@ -47,8 +52,26 @@ async def settle(context: Context, request: SettleRequest) -> Settlement:
             record = unpack_call(reply[1])
             context.memory.put(plan_from_record(request.account, request.call_id, record))
         elif not context.is_stale(reply, chain):
-            return _answer(context, chain, request, reply)
+            answer = _answer(context, chain, request, reply)
+            if not answer.duplicate:
+                context.resend.observe(chain.tag, reply[3])
+                if not is_repeat:
+                    _keep(context, request, plan)
+            return answer
     raise NotExecuted("the call kept changing while it was settled")
+
+
+def _keep(context: Context, request: SettleRequest, plan: Plan | None) -> None:
+    """Remember the settle with its end and its rates, whatever the store may forget."""
+    if request.ended_at is None:
+        request = msgspec.structs.replace(request, ended_at=context.clock.now())
+
+    async def settle_again() -> None:
+        if plan is not None:
+            context.memory.put(plan)
+        await settle(context, request, is_repeat=True)
+
+    context.resend.remember(settle_again)
 
 
 def _times(context: Context, request: SettleRequest, authorized_at: int) -> int:
@@ -117,7 +140,17 @@ async def _settle(
 def _plan_of_unknown(
     context: Context, chain: Chain, request: SettleRequest, plan: Plan | None
 ) -> Plan:
-    """Return how a call that the store never saw is billed; raises CallUnknown without numbers."""
+    """Return how a call that the store does not know is billed.
+
+    As it was authorized, if this process remembers that; else as its numbers say. Raises
+    CallUnknown without numbers.
+    """
+    keep_seconds = context.settings.store.closed_keep_seconds
+    if plan is not None and plan.billings:
+        # An orphan this old is gone with what it was charged: booking it could charge twice.
+        if context.clock.now() - plan.authorized_at > keep_seconds:
+            raise CallUnknown("the call began too long ago to be booked without its record")
+        return plan
     if plan is not None:
         to, direction = plan.dialled, plan.direction.label
         rate_number = plan.rate_number
@@ -130,7 +163,7 @@ def _plan_of_unknown(
         )
     if request.ended_at is not None:
         age = context.clock.now() - parse_moment(request.ended_at, "ended_at")
-        if age > context.settings.store.closed_keep_seconds:
+        if age > keep_seconds:
             raise CallUnknown("the call ended too long ago to be booked without its record")
     call = make_call(
         context,
@@ -197,7 +230,7 @@ def _answer(context: Context, chain: Chain, request: SettleRequest, reply: list[
         raise SettledDifferently(reply[1])
     if outcome == Outcome.DUPLICATE:
         return settlement(request.call_id, chain, reply[1], reply[2:], duplicate=True)
-    values = reply[3:]
+    values = reply[4:]
     for leg, account in enumerate(chain.accounts):
         if abs(values[3 * leg + 2]) > BOUND_MICROS:
             log.event(
