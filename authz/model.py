@@ -11,16 +11,17 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 
 CALL_ID_LENGTH_MAX = 255
-ACCOUNT_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$"
+# `$` alone would also match before a final line end, and JSON Schema knows no `\Z`.
+ACCOUNT_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$(?!\n)"
 CHAIN_LENGTH_MAX = 4
 #: Longest duration anybody may name, in seconds (about 31 days).
 SECONDS_MAX = 2_678_400
 
-CallId = Annotated[str, Meta(min_length=1, max_length=CALL_ID_LENGTH_MAX, pattern=r"^[!-~]+$")]
+CallId = Annotated[str, Meta(min_length=1, max_length=CALL_ID_LENGTH_MAX, pattern=r"^[!-~]+$(?!\n)")]
 AccountId = Annotated[str, Meta(pattern=ACCOUNT_ID_PATTERN)]
 Dialled = Annotated[str, Meta(min_length=1, max_length=128)]
 Seconds = Annotated[int, Meta(ge=0, le=SECONDS_MAX)]
-SwitchName = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[!-~]+$")]
+SwitchName = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[!-~]+$(?!\n)")]
 DirectionName = Literal["outbound", "inbound"]
 #: RFC 3339 text or whole Unix seconds; the engine turns both into seconds.
 Moment = str | int
@@ -205,7 +206,7 @@ ClassName = Literal[
     "emergency", "tollfree", "premium", "caribbean",
     "national", "international", "satellite", "unknown",
 ]  # fmt: skip
-Prefix = Annotated[str, Meta(pattern=r"^\+?[0-9*#]{1,20}$")]
+Prefix = Annotated[str, Meta(pattern=r"^\+?[0-9*#]{1,20}$(?!\n)")]
 Limit = Annotated[int, Meta(ge=0, le=1_000_000)]
 
 
@@ -213,7 +214,7 @@ class AccountConfig(Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tru
     """What an operator may set on an account. Amounts are decimal strings; null is no limit."""
 
     parent: AccountId | None = None
-    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}$")] = "USD"
+    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}$(?!\n)")] = "USD"
     timezone: str = "UTC"
     enabled: bool = True
     enforce: bool = True
