@@ -197,6 +197,24 @@ async def test_a_killed_worker_is_replaced_while_the_others_serve(daemon: Daemon
         await one.close()
 
 
+async def test_a_worker_that_is_told_to_end_gets_no_more_connections(daemon: Daemon) -> None:
+    await daemon.start()
+    await daemon.saw("serving")
+    busy = await daemon.connect()
+    pid = int(await busy.ask("who"))
+    busy.writer.write(b"sleep 1\n")
+    await asyncio.sleep(0.2)
+    os.kill(pid, signal.SIGTERM)
+    await asyncio.sleep(0.2)
+    others = [await daemon.connect() for _ in range(3)]
+    assert str(pid) not in [await one.ask("who") for one in others]
+    assert int(await busy.answer()) == pid
+    assert (await daemon.saw("process_ended"))[0]["detail"] == "exit status 0"
+    await daemon.saw("process_ready", count=4)
+    for one in [busy, *others]:
+        await one.close()
+
+
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 async def test_a_single_worker_listens_itself_and_its_backlog_survives_it(
     daemon: Daemon, kind: str
