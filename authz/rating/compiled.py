@@ -18,7 +18,7 @@ import hashlib
 import struct
 import zlib
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, groupby
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -263,11 +263,3 @@ def ends_of(section: memoryview, last: int) -> memoryview:
     if len(ends) and ends[-1] != last:
         raise DeckError("the deck file is damaged: its parts do not fit together")
     return ends
-
-
-def joined(chunks: Iterable[bytes], version: str) -> bytes:
-    """Return a compiled deck put together from its chunks; DeckError if it is not `version`."""
-    data = b"".join(chunks)
-    if hashlib.sha256(data).hexdigest() != version:
-        raise DeckError(f"deck version {version[:12]} is damaged: its hash is wrong")
-    return data

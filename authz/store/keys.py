@@ -113,3 +113,23 @@ def children(tag: str, account_id: str) -> bytes:
 def refunded(tag: str, account_id: str, call_id: str) -> bytes:
     """How much of a call's charge has been given back."""
     return f"authz:{{{tag}}}:refunded:{account_id}:{call_id}".encode()
+
+
+def decks() -> bytes:
+    """Hash of the decks in force: a manifest for each, and a mark that changes with any."""
+    return b"authz:decks"
+
+
+def deck_chunk(deck_id: str, upload: str, number: int) -> bytes:
+    """One chunk of a published deck."""
+    return f"authz:deck:{deck_id}:{upload}:{number}".encode()
+
+
+def deck_uploads(deck_id: str) -> bytes:
+    """Hash of a deck's publications whose chunks are in the store."""
+    return f"authz:deck:{deck_id}:uploads".encode()
+
+
+def deck_history(deck_id: str) -> bytes:
+    """List of the versions of a deck that were put in force."""
+    return f"authz:deck:{deck_id}:history".encode()
