@@ -144,7 +144,9 @@ class Connection(asyncio.Protocol):
                 else:
                     future.set_result(reply)
         except IndexError:
-            self.abort("the store sent a reply that nothing asked for")
+            # A server that is full says so unasked before it hangs up.
+            said = f": {reply}" if isinstance(reply, StoreError) else ""
+            self.abort(f"the store sent a reply that nothing asked for{said}")
         except hiredis.HiredisError as error:
             self.abort(f"the store does not speak its protocol: {error}")
         if answered:

@@ -132,6 +132,9 @@ def _explain(
 ) -> NotExecuted | ConfigError:
     """Return the error of a failed start for callers: it names the store, never a secret."""
     where = f"the store at {address.display}"
+    if "max number of clients" in str(error):
+        # Said unasked or in answer to the greeting, as it happens.
+        return NotExecuted(f"{where} takes no more connections: raise its maxclients")
     match error:
         case ConfigError():
             return error
@@ -148,8 +151,6 @@ def _explain(
             return ConfigError(f"{where} refuses the user or password: {error.code}")
         case StoreReplyError() if "unknown command" in str(error).lower():
             return ConfigError(f"{where} is too old; Redis 6.2 or newer, or Valkey, is needed")
-        case StoreReplyError() if "max number of clients" in str(error):
-            return NotExecuted(f"{where} takes no more connections: raise its maxclients")
         case StoreReplyError():
             text = _without(str(error), address.password)
             return ConfigError(f"{where} cannot be used: {text}")

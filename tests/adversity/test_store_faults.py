@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import make_script, until
 from proxy import Proxy
 from servers import Server
 
@@ -20,16 +20,11 @@ from authz.store import client as client_module
 from authz.store.client import StoreClient
 from authz.store.connection import IN_FLIGHT_MAX, QUEUED_MAX
 from authz.store.embedded import EmbeddedStore
-from authz.store.scripts import Script
 from authz.store.url import parse_store_url
 
 #: Both event loops: conftest.py.
 EVERY_LOOP = True
 LONG_MS = 10_000
-
-
-def make_script(name: str, source: str) -> Script:
-    return Script(name, 1, source, hashlib.sha1(source.encode()).hexdigest())
 
 
 INCREMENT = make_script("increment", "return redis.call('INCR', KEYS[1])")
@@ -47,15 +42,6 @@ async def client(proxy: Proxy) -> AsyncIterator[StoreClient]:
     client = await StoreClient.connect(proxy.url, scripts=[INCREMENT])
     yield client
     await client.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition, ten seconds at most."""
-    for _ in range(2_000):
-        if condition():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("waited in vain")
 
 
 async def outcome(command: Awaitable[Any]) -> Any:
