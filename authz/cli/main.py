@@ -35,6 +35,7 @@ class Subcommand(NamedTuple):
 
 SUBCOMMANDS: Final[dict[str, Subcommand]] = {
     "serve": Subcommand("authz.cli.serve", "Run the daemon."),
+    "demo": Subcommand("authz.cli.demo_command", "Show a daemon at work on a store of its own."),
     "config": Subcommand("authz.cli.config_command", "Show every setting, its value and meaning."),
 }
 
