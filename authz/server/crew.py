@@ -77,9 +77,11 @@ class Plan(NamedTuple):
 class _Post:
     """A place for one process at a time."""
 
-    def __init__(self, name: str, process: Process) -> None:
+    def __init__(self, name: str, process: Process, plan: Plan) -> None:
         self.name = name
         self.process = process
+        #: The plan that the process was started with.
+        self.plan = plan
         self.crashes = 0
         #: Held while the process is exchanged, so that a crash and a reload do not both do it.
         self.lock = asyncio.Lock()
@@ -116,24 +118,18 @@ class Crew:
     async def follow(self, plan: Plan) -> None:
         """Replace every process by one started with the new plan, one after the other.
 
-        Each new process answers before its predecessor drains. ProcessFailed or a wrong
-        setting: what has been replaced stays so, the rest goes on as it was.
+        Each new process answers before its predecessor drains. If one does not come up, those
+        replaced before it return to the old plan, and its ProcessFailed or ConfigError is raised.
         """
-        before, self._plan = self._plan, plan
-        self._spread()
+        before = self._plan
         try:
-            for name in plan.names:
-                await self._replace(name)
+            await self._arrange(plan)
         except (ConfigError, ProcessFailed):
-            self._plan = before
-            self._spread()
+            try:
+                await self._arrange(before)
+            except (ConfigError, ProcessFailed) as error:
+                self._give_up(error)
             raise
-        for name in set(self._posts) - set(plan.names):
-            post = self._posts.pop(name)
-            async with post.lock:
-                if post.keeper is not None:
-                    post.keeper.cancel()
-                await self._retire(post.process)
 
     async def end(self) -> None:
         """Stop accepting, drain all processes together, and kill those that do not finish."""
@@ -157,20 +153,31 @@ class Crew:
             elif process.is_ready:
                 process.ping()
 
+    async def _arrange(self, plan: Plan) -> None:
+        """Bring about what a plan says, leaving alone what already follows it."""
+        self._plan = plan
+        self._spread()
+        for name in plan.names:
+            await self._replace(name)
+        for name in set(self._posts) - set(plan.names):
+            post = self._posts.pop(name)
+            async with post.lock:
+                if post.keeper is not None:
+                    post.keeper.cancel()
+                await self._retire(post.process)
+
     def _spread(self) -> None:
         """Let the balancer accept for several workers; a single one accepts itself."""
-        is_spread = self._plan.settings.hook.workers > 1
-        hook = {
-            name: self._plan.listeners[name] for name in HOOK_NAMES if name in self._plan.listeners
-        }
-        self._balancer.listen(hook if is_spread else {})
+        names = HOOK_NAMES if self._plan.is_spread else ()
+        listeners = self._plan.listeners
+        self._balancer.listen({name: listeners[name] for name in names if name in listeners})
 
     async def _first(self, name: str) -> _Post:
         """Bring up a process for the first time, with as many tries as a crashing one gets."""
         crashes = 0
         while True:
             try:
-                return _Post(name, await self._bring_up(name))
+                return _Post(name, await self._bring_up(name, self._plan), self._plan)
             except ProcessFailed as error:
                 crashes += 1
                 await self._back_off(name, crashes, str(error))
@@ -184,15 +191,15 @@ class Crew:
         if process.name != OFFICE and self._plan.is_spread:
             self._balancer.add(process)
 
-    async def _bring_up(self, name: str) -> Process:
+    async def _bring_up(self, name: str, plan: Plan) -> Process:
         """Start a process and return it when it answers; raise ProcessFailed or ConfigError."""
-        settings = self._plan.settings
+        settings = plan.settings
         process = await Process.spawn(
             name,
             self._programs.office if name == OFFICE else self._programs.worker,
             settings=encode_settings(settings).decode(),
-            store_url=self._plan.store_url,
-            listeners=self._plan.listeners_of(name),
+            store_url=plan.store_url,
+            listeners=plan.listeners_of(name),
         )
         self._living.add(process)
         process.exited.add_done_callback(lambda _: self._living.discard(process))
@@ -229,7 +236,9 @@ class Crew:
             if post.crashes:
                 await self._back_off(post.name, post.crashes, detail)
             try:
-                post.process = await self._bring_up(post.name)
+                # A reload may begin meanwhile; it must see what this process was started with.
+                plan = self._plan
+                post.process, post.plan = await self._bring_up(post.name, plan), plan
             except ProcessFailed as error:
                 post.crashes += 1
                 detail = str(error)
@@ -252,11 +261,14 @@ class Crew:
     async def _replace(self, name: str) -> None:
         post = self._posts.get(name)
         if post is None:
-            self._install(_Post(name, await self._bring_up(name)))
+            self._install(_Post(name, await self._bring_up(name, self._plan), self._plan))
             return
         async with post.lock:
-            new, old = await self._bring_up(name), post.process
+            if post.plan is self._plan:
+                return
+            new, old = await self._bring_up(name, self._plan), post.process
             post.process = new
+            post.plan = self._plan
             post.crashes = 0
             self._employ(new)
             await self._retire(old)

@@ -14,7 +14,7 @@ import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from authz.config import Settings
 from authz.config_fields import split_address
@@ -30,42 +30,49 @@ _BACKLOG: Final = 1_024
 _UNIX_PATH_BYTES_MAX: Final = 107
 
 
+_Opened = dict[str, tuple[str, socket.socket]]
+
+
+class Change(NamedTuple):
+    """What opening has changed. Exactly one of the two is called, once it is known which."""
+
+    #: Close what the settings no longer name; no process needs it any more.
+    keep: Callable[[], None]
+    #: Close what was opened and go back to what there was.
+    undo: Callable[[], None]
+
+
 class Listeners:
     """The open listeners by name. Those that a reload leaves alone stay open."""
 
     def __init__(self) -> None:
         """Begin with none."""
-        self._open: dict[str, tuple[str, socket.socket]] = {}
+        self._open: _Opened = {}
 
-    def open(self, settings: Settings) -> Callable[[], None]:
-        """Open what the settings name and is not open; raise ConfigError and change nothing.
-
-        Returns a function that closes what the settings no longer name: to be called when no
-        process needs it any more.
-        """
+    def open(self, settings: Settings) -> Change:
+        """Open what the settings name and is not open; raise ConfigError and change nothing."""
         wanted = _wanted(settings)
-        fresh: dict[str, tuple[str, socket.socket]] = {}
+        fresh: _Opened = {}
         try:
             for name, address in wanted.items():
-                if self._address(name) != address:
+                if name not in self._open or self._open[name][0] != address:
                     opener = _open_unix if name == HOOK_UNIX else _open_tcp
                     fresh[name] = (address, opener(name, address, settings))
         except ConfigError:
-            for name, (address, listener) in fresh.items():
-                _close(name, address, listener)
+            _close_all(fresh)
             raise
-        old = {
-            name: opened
-            for name, opened in self._open.items()
-            if name in fresh or name not in wanted
+        before = self._open
+        staying = {
+            name: opened for name, opened in before.items() if name in wanted and name not in fresh
         }
-        self._open = {name: opened for name, opened in self._open.items() if name in wanted} | fresh
+        leaving = {name: opened for name, opened in before.items() if name not in staying}
+        self._open = staying | fresh
 
-        def close_old() -> None:
-            for name, (address, listener) in old.items():
-                _close(name, address, listener)
+        def undo() -> None:
+            _close_all(fresh)
+            self._open = before
 
-        return close_old
+        return Change(keep=lambda: _close_all(leaving), undo=undo)
 
     def by_name(self) -> dict[str, socket.socket]:
         """Return the open sockets."""
@@ -77,12 +84,8 @@ class Listeners:
 
     def close(self) -> None:
         """Close all."""
-        for name, (address, listener) in self._open.items():
-            _close(name, address, listener)
+        _close_all(self._open)
         self._open = {}
-
-    def _address(self, name: str) -> str | None:
-        return self._open[name][0] if name in self._open else None
 
 
 def _wanted(settings: Settings) -> dict[str, str]:
@@ -195,11 +198,12 @@ def _remove_stale(path: Path) -> None:
     )
 
 
-def _close(name: str, address: str, listener: socket.socket) -> None:
-    if name == HOOK_UNIX:
-        with contextlib.suppress(OSError):
-            os.unlink(address)
-    listener.close()
+def _close_all(opened: _Opened) -> None:
+    for name, (address, listener) in opened.items():
+        if name == HOOK_UNIX:
+            with contextlib.suppress(OSError):
+                os.unlink(address)
+        listener.close()
 
 
 def _describe(listener: socket.socket) -> str:

@@ -109,27 +109,31 @@ class Supervisor:
 
     async def _shut_down(self) -> None:
         self._notifier.stopping()
-        log.event("stopping", drain_seconds=self._settings.server.drain_seconds)
         if self._crew is not None:
+            log.event("stopping", drain_seconds=self._settings.server.drain_seconds)
             await self._crew.end()
         self._listeners.close()
         # Last of all: whoever drains still books what it has begun.
         await self._store.stop()
-        log.event("stopped")
+        log.event("stopped", level="info" if self._crew is not None else "debug")
 
     async def _reload(self, crew: Crew) -> None:
         self._notifier.reloading()
         log.event("reloading")
         try:
             settings = _keep_fixed(self._settings, self._load())
-            close_old = self._listeners.open(settings)
-            configure_log(settings, _NAME)
-            await crew.follow(self._plan(settings))
+            change = self._listeners.open(settings)
+            try:
+                await crew.follow(self._plan(settings))
+            except (ConfigError, ProcessFailed):
+                change.undo()
+                raise
         except (ConfigError, ProcessFailed) as error:
             log.event("reload_failed", level="error", error=error)
         else:
+            change.keep()
             self._settings = settings
-            close_old()
+            configure_log(settings, _NAME)
             log.event("reloaded", listeners=self._listeners.addresses())
         self._notifier.ready(_status(self._listeners.addresses()))
 

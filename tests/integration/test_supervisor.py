@@ -383,6 +383,51 @@ async def test_sighup_with_wrong_settings_changes_nothing(daemon: Daemon) -> Non
     await switch.close()
 
 
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1)])
+async def test_a_reload_that_fails_half_way_is_taken_back(
+    daemon: Daemon, before: int, after: int
+) -> None:
+    daemon.write_config(workers=before)
+    await daemon.start()
+    await daemon.saw("serving")
+    # Of one worker to three the second fails, of three to one the office, which comes last.
+    (daemon.directory / ("crash:worker-2" if before == 1 else "crash:office")).touch()
+    text = daemon.config.read_text()
+    daemon.write_config(workers=after, chunk_seconds=90)
+    moved = daemon.config.read_text().replace("hook.sock", "other.sock")
+    daemon.config.write_text(moved)
+    daemon.process.send_signal(signal.SIGHUP)
+    await daemon.saw("reload_failed")
+    switch = [await daemon.connect() for _ in range(before)]
+    assert [await one.ask("chunk") for one in switch] == ["60"] * before
+    assert len({await one.ask("who") for one in switch}) == before
+    assert not (daemon.directory / "other.sock").exists()
+    for one in switch:
+        await one.close()
+    for fault in daemon.directory.glob("crash:*"):
+        fault.unlink()
+    daemon.config.write_text(text.replace("chunk_seconds = 60", "chunk_seconds = 90"))
+    daemon.process.send_signal(signal.SIGHUP)
+    await daemon.saw("reloaded")
+    again = await daemon.connect()
+    assert await again.ask("chunk") == "90"
+    await again.close()
+
+
+async def test_sighup_moves_a_listener(daemon: Daemon) -> None:
+    await daemon.start()
+    await daemon.saw("serving")
+    old = daemon.socket_path
+    daemon.socket_path = daemon.directory / "other.sock"
+    daemon.write_config()
+    daemon.process.send_signal(signal.SIGHUP)
+    await daemon.saw("reloaded")
+    switch = await daemon.connect()
+    assert await switch.ask("who")
+    assert not old.exists()
+    await switch.close()
+
+
 async def test_sighup_keeps_what_only_a_restart_changes(daemon: Daemon) -> None:
     await daemon.start()
     await daemon.saw("serving")
