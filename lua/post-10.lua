@@ -1,19 +1,20 @@
 -- Purpose: book a credit or a debit on an account, or on its whole chain, once per reference.
 -- KEYS: 1 reference, 2 refunds of the call (only with `per_leg`), 3 prefix of the closed hashes,
 --   4 bucket, 5 ledger, 6 events, 7..10 accounts, leaf first (unused places repeat the leaf)
--- ARGV: 1 packed posting, 2 digest of the refunded call (only with `per_leg`),
---   3 most seconds of tombstones as hours, 4 amounts of every leg, 5 strings of the ledger entry
---   (opaque), 6..5+legs packed limits
+-- ARGV: 1 packed posting, 2 digest of the refunded call and the packed amounts given back of it
+--   before, as the caller has read them (only with `per_leg`), 3 hours for which tombstones are
+--   kept, 4 amounts of every leg, 5 strings of the ledger entry (opaque), 6..5+legs packed limits
 -- Returns: {0, sequence, then balance, credit left of every leg}, {OUTCOME_DUPLICATE, sequence,
 --   then the same as of now}, {OUTCOME_REFERENCE_CONFLICT}, {OUTCOME_OUT_OF_RANGE, leg},
---   {REASON_INSUFFICIENT_CREDIT, leg, credit}, {OUTCOME_NOT_REFUNDABLE, leg, most},
---   {OUTCOME_UNKNOWN_CALL}, {OUTCOME_STALE_CONFIG}, {OUTCOME_STALE_TIME, now} or
+--   {reason, leg, room}, {OUTCOME_NOT_REFUNDABLE, leg, most}, {OUTCOME_UNKNOWN_CALL},
+--   {OUTCOME_STALE_CALL} when more was given back meanwhile, {OUTCOME_STALE_CONFIG}, {OUTCOME_STALE_TIME, now} or
 --   {OUTCOME_ACCOUNT_MISSING, leg}
 -- Emits: balance.*, spend_limit.*, recharge.*
 --- @include "settlement"
 --- @include "room"
 --- @layout posting, reference
 
+local SIZE_DIGEST = 16
 local request = unpack_posting(ARGV[1])
 local legs = request.legs
 
@@ -30,12 +31,17 @@ end
 -- A refund of a call gives each leg at most what that leg was charged, over all refunds.
 -- Returns what has been given back with this one, packed; or nil and the answer.
 local function refunds_after(amounts)
-  local packed = find_tombstone(KEYS[3], ARGV[2], tonumber(ARGV[3]))
+  local digest = string.sub(ARGV[2], 1, SIZE_DIGEST)
+  local packed = find_tombstone(KEYS[3], digest, tonumber(ARGV[3]))
   if not packed or unpack_tombstone(packed).legs ~= legs then
     return nil, {OUTCOME_UNKNOWN_CALL}
   end
-  local given = redis.call("GET", KEYS[2])
-  local before = given and unpack_amounts(given, legs) or {}
+  -- The caller has rounded this part by what was given back before.
+  local given = redis.call("GET", KEYS[2]) or ""
+  if given ~= string.sub(ARGV[2], SIZE_DIGEST + 1) then
+    return nil, {OUTCOME_STALE_CALL}
+  end
+  local before = given ~= "" and unpack_amounts(given, legs) or {}
   local after = {}
   for leg = 1, legs do
     local position = SIZE_tombstone + 1 + (leg - 1) * SIZE_tombstone_leg

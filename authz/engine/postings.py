@@ -32,7 +32,8 @@ from authz.store.scripts import load_scripts
 
 #: How long a reference is known in the store; the archive knows it for ever.
 REFERENCE_KEEP_SECONDS: Final = 35 * 86_400
-_ATTEMPTS_MAX: Final = 8
+#: Every round of a race over one account or one call is won by somebody.
+_ATTEMPTS_MAX: Final = 100
 
 _RECHARGE_NUMBER = re.compile(r"[1-9][0-9]{0,14}\Z")
 
@@ -272,18 +273,18 @@ class PostingService:
             ],
             [
                 numbers,
-                b"" if refund is None else refund.digest,
+                b"" if refund is None else refund.digest + refund.given,
                 self._closed_hours,
                 pack_costs(posting.amounts),
                 ledger_strings([account.id for account in accounts], reference, "", text),
                 *(account.limits(CallClass.UNKNOWN, now) for account in accounts),
             ],
         )
-        if self._is_stale(chain, reply, refund):
+        if self._is_stale(chain, reply):
             return None
         return _answer(accounts, reference, posting, reply, refund)
 
-    def _is_stale(self, chain: Chain, reply: list[Any], refund: RefundPlan | None) -> bool:
+    def _is_stale(self, chain: Chain, reply: list[Any]) -> bool:
         outcome = reply[0]
         if outcome == Outcome.STALE_TIME:
             self._clock.correct(reply[1])
@@ -292,7 +293,7 @@ class PostingService:
             self._directory.forget(chain.accounts[0].id)
             return True
         # Somebody has refunded the same call meanwhile: what is left is read again.
-        return outcome == Outcome.NOT_REFUNDABLE and refund is not None
+        return bool(outcome == Outcome.STALE_CALL)
 
 
 def _answer(

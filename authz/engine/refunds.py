@@ -22,6 +22,8 @@ class RefundPlan(NamedTuple):
 
     digest: bytes
     refunded_key: bytes
+    #: What was given back before, packed as in the store; empty if nothing was.
+    given: bytes
     amount: int
     amounts: tuple[int, ...]
     #: The reference is known already: the amounts of the legs are those booked then, not here.
@@ -48,16 +50,16 @@ async def plan_refund(
     if packed is not None:
         known_amount = REFERENCE.unpack(packed).amount if amount is None else amount
         zeros = (0,) * len(chain.accounts)
-        return RefundPlan(digest, refunded_key, known_amount, zeros, True)
+        return RefundPlan(digest, refunded_key, b"", known_amount, zeros, True)
     tombstone = await _find_tombstone(client, chain, digest, hours)
     if tombstone is None:
         raise NotFound(
             f"no settled call {call_id} of account {account_id}; "
             f"a call can be refunded for {len(hours)} hours"
         )
-    given = await client.execute("GET", refunded_key)
+    given = await client.execute("GET", refunded_key) or b""
     legs = len(tombstone.costs)
-    before = struct.unpack(f">{legs}q", given) if given is not None else (0,) * legs
+    before = struct.unpack(f">{legs}q", given) if given else (0,) * legs
     first = next((leg for leg, cost in enumerate(tombstone.costs) if cost > 0), None)
     rest = 0 if first is None else tombstone.costs[first] - before[first]
     if first is None or rest <= 0 or (amount is not None and amount > rest):
@@ -65,7 +67,7 @@ async def plan_refund(
     if amount is None:
         amount = rest
     amounts = share_refund(tombstone.costs, before, first, amount)
-    return RefundPlan(digest, refunded_key, amount, amounts, False)
+    return RefundPlan(digest, refunded_key, given, amount, amounts, False)
 
 
 def share_refund(
