@@ -12,16 +12,17 @@ from msgspec import Meta, Struct, field
 
 CALL_ID_LENGTH_MAX = 255
 # `$` alone would also match before a final line end, and JSON Schema knows no `\Z`.
+_VISIBLE_PATTERN = r"^[!-~]+$(?!\n)"
 ACCOUNT_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$(?!\n)"
 CHAIN_LENGTH_MAX = 4
 #: Longest duration anybody may name, in seconds (about 31 days).
 SECONDS_MAX = 2_678_400
 
-CallId = Annotated[str, Meta(min_length=1, max_length=CALL_ID_LENGTH_MAX, pattern=r"^[!-~]+$(?!\n)")]
+CallId = Annotated[str, Meta(min_length=1, max_length=CALL_ID_LENGTH_MAX, pattern=_VISIBLE_PATTERN)]
 AccountId = Annotated[str, Meta(pattern=ACCOUNT_ID_PATTERN)]
 Dialled = Annotated[str, Meta(min_length=1, max_length=128)]
 Seconds = Annotated[int, Meta(ge=0, le=SECONDS_MAX)]
-SwitchName = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[!-~]+$(?!\n)")]
+SwitchName = Annotated[str, Meta(min_length=1, max_length=64, pattern=_VISIBLE_PATTERN)]
 DirectionName = Literal["outbound", "inbound"]
 #: RFC 3339 text or whole Unix seconds; the engine turns both into seconds.
 Moment = str | int

@@ -295,6 +295,9 @@ class HookProtocol(asyncio.Protocol):
         if version == "1.1" and b"host" not in headers:
             raise Problem(400, "malformed_request", "HTTP/1.1 requires a Host header")
         encoding = headers.get(b"transfer-encoding")
+        if self._announces_body() and self._parser.should_upgrade():
+            # The parser takes what follows an offer to upgrade for the other protocol.
+            raise Problem(501, "upgrade_with_body", "send a body without an Upgrade header")
         if encoding is None:
             return
         if version == "1.0":
@@ -335,10 +338,13 @@ class HookProtocol(asyncio.Protocol):
         headers = self._headers
         if headers[b"expect"].lower() != b"100-continue":
             raise Problem(417, "expectation_failed", "the only expectation here is 100-continue")
-        has_body = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
-        self._owes_continue = has_body
+        self._owes_continue = self._announces_body()
         if self._pipeline.is_empty:
             self._send_owed_continue()
+
+    def _announces_body(self) -> bool:
+        headers = self._headers
+        return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
 
     def _send_owed_continue(self) -> None:
         if self._owes_continue and self._transport is not None:

@@ -20,9 +20,9 @@ class Limits(Struct, frozen=True, kw_only=True):
     header_bytes_max: int = 16_384
     headers_max: int = 64
     url_bytes_max: int = 2_048
-    body_bytes_max: int = 65_536
+    body_bytes_max: int = 16_384
     #: A connection without any request is closed after this long.
-    idle_seconds: float = 75
+    idle_seconds: float = 300
     #: From the first byte of a request to its last; also how long unread answers may wait.
     request_seconds: float = 10
     #: How long a connection that we have closed may still send before it is cut.
@@ -30,7 +30,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     #: Requests of one connection in the engine at a time; further ones wait unread.
     pipelined_max: int = 256
     #: New calls beyond this many requests in the engine are denied `overloaded`.
-    in_flight_max: int = 2_000
+    in_flight_max: int = 1_024
     connections_max: int = 4_096
 
 
