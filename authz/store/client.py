@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from authz import log
-from authz.errors import AuthzError, InvariantError, NotExecuted, OutcomeUnknown, StoreError
+from authz.errors import InvariantError, NotExecuted, OutcomeUnknown, StoreError
 from authz.store.connection import Connection, pack_command
 from authz.store.handshake import open_connection
 from authz.store.health import StoreHealth
@@ -308,10 +308,14 @@ class StoreClient:
     async def _reconnect(self) -> None:
         """Try until it succeeds, after growing and random pauses: a fleet must not storm in."""
         pause_seconds = _BACKOFF_SECONDS_MIN
+        told = ""
         while True:
             try:
                 return await self._open()
-            except AuthzError as error:
-                log.event("store_unreachable", level="warning", error=error)
+            except Exception as error:
+                # Whatever it was, a client that stopped trying would need an operator to notice.
+                level: log.LevelName = "debug" if str(error) == told else "warning"
+                log.event("store_unreachable", level=level, error=error)
+                told = str(error)
             await asyncio.sleep(pause_seconds * random.uniform(0.5, 1.0))
             pause_seconds = min(2 * pause_seconds, _BACKOFF_SECONDS_MAX)

@@ -238,7 +238,10 @@ class EmbeddedStore:
                     f"the store of {self.state_dir} runs in another container: "
                     "stop it there, or use it from here by naming its socket in store.url"
                 )
-            self._process = Process.of_peer(peer.pid)
+            try:
+                self._process = Process.of_peer(peer.pid)
+            except ProcessLookupError:
+                return False
         self._socket_path = socket_path
         log.event("store_adopted" if self.owned else "store_shared", pid=self.pid)
         return True

@@ -155,14 +155,22 @@ def socket_path_in(state_dir: Path, *, create: bool) -> Path | None:
     if len(os.fsencode(name)) <= SOCKET_PATH_BYTES_MAX:
         return name
     if create:
-        folder = tempfile.mkdtemp(prefix="authz-", dir=os.environ.get("XDG_RUNTIME_DIR"))
-        path = Path(folder) / _SOCKET_NAME
+        path = _make_short_folder() / _SOCKET_NAME
         name.symlink_to(path)
         return path
     try:
         return name.readlink()
     except OSError:
         return None
+
+
+def _make_short_folder() -> Path:
+    """Make a private folder whose path leaves room for a socket's name."""
+    room_bytes = SOCKET_PATH_BYTES_MAX - len(f"/authz-12345678/{_SOCKET_NAME}")
+    for folder in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"):
+        if folder and len(os.fsencode(folder)) <= room_bytes and os.access(folder, os.W_OK):
+            return Path(tempfile.mkdtemp(prefix="authz-", dir=folder))
+    raise ConfigError("state_dir is too long a path for a socket, and no shorter place was found")
 
 
 def remove_socket(state_dir: Path) -> None:

@@ -218,6 +218,20 @@ def test_path_too_long_for_a_socket_gets_a_short_one(tmp_path: Path) -> None:
     assert not target.parent.exists()
 
 
+def test_short_place_of_the_socket_may_be_missing_or_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state_dir = tmp_path / ("long-" * 24) / "state"
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "missing"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ("long-" * 24)))
+    with EmbeddedStore(state_dir) as store:
+        assert store.url.startswith("unix:///tmp/authz-")
+    # A dead link, as a restart of the host leaves it where /tmp is in memory.
+    (state_dir / "store.sock").symlink_to("/tmp/authz-gone/store.sock")
+    with EmbeddedStore(state_dir) as store:
+        assert ask(store.url, "PING")
+
+
 def test_waits_until_the_data_is_loaded(state_dir: Path) -> None:
     with EmbeddedStore(state_dir) as store:
         ask(
