@@ -6,9 +6,36 @@ local function closed_key(prefix, hour)
   return prefix .. string.format("%.0f", hour)
 end
 
+-- One bit a call and day tells nearly always that there is no tombstone to look for, hour by hour.
+-- Days do not depend on how long tombstones are kept, so that a change of it forgets nothing.
+local FILTER_BITS = 2097152
+local HOURS_OF_DAY = 24
+
+local function filter_key(prefix, day)
+  return prefix .. "filter:" .. string.format("%.0f", day)
+end
+
+local function filter_bit(digest)
+  return struct.unpack(">I4", digest) % FILTER_BITS
+end
+
+local function may_be_closed(prefix, digest, hour, hours)
+  local bit = filter_bit(digest)
+  local first = math.floor((hour - hours) / HOURS_OF_DAY)
+  for day = math.floor(hour / HOURS_OF_DAY), first, 0 - 1 do
+    if redis.call("GETBIT", filter_key(prefix, day), bit) == 1 then
+      return true
+    end
+  end
+  return false
+end
+
 -- Returns the packed tombstone of a call settled within the last `hours`, or nil.
 local function find_tombstone(prefix, digest, hours)
   local hour = math.floor(now_seconds / 3600)
+  if not may_be_closed(prefix, digest, hour, hours) then
+    return nil
+  end
   for back = 0, hours do
     local packed = redis.call("HGET", closed_key(prefix, hour - back), digest)
     if packed then
@@ -23,9 +50,13 @@ local function write_tombstone(prefix, digest, seconds, legs, costs, hours)
   for leg = 1, #legs do
     parts[leg + 1] = pack_tombstone_leg({billing = legs[leg].billing, cost = costs[leg]})
   end
-  local key = closed_key(prefix, math.floor(now_seconds / 3600))
-  if redis.call("HSET", key, digest, table.concat(parts)) == 1
-    and redis.call("HLEN", key) == 1 then
+  local hour = math.floor(now_seconds / 3600)
+  local filter = filter_key(prefix, math.floor(hour / HOURS_OF_DAY))
+  local key = closed_key(prefix, hour)
+  redis.call("SETBIT", filter, filter_bit(digest), 1)
+  redis.call("HSET", key, digest, table.concat(parts))
+  if redis.call("HLEN", key) == 1 then
     redis.call("EXPIRE", key, (hours + 2) * 3600)
+    redis.call("EXPIRE", filter, (hours + 2 * HOURS_OF_DAY) * 3600)
   end
 end

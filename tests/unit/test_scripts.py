@@ -34,6 +34,17 @@ def test_an_include_is_taken_once():
     assert source.count("local now_seconds") == 1
 
 
+def test_functions_that_nothing_calls_are_left_out():
+    source = flatten(
+        "local function used()\n  return 1\nend\n"
+        "local function helper()\n  return 2\nend\n"
+        'local function unused()\n  return helper() .. "used"\nend\n'
+        'return used() .. "helper"\n',
+        "script",
+    )
+    assert source == 'local function used()\n  return 1\nend\nreturn used() .. "helper"\n'
+
+
 def test_a_missing_include_names_the_way_to_it():
     with pytest.raises(InvariantError, match=r"no include nowhere\.lua: broken"):
         flatten('--- @include "nowhere"', "broken")
