@@ -6,34 +6,13 @@ import asyncio
 from collections.abc import Callable
 
 from authz import log
-from authz.config import HookSettings
 from authz.hooks.access import Access
 from authz.hooks.http import HookProtocol
 from authz.hooks.messages import Counters, Limits
-from authz.hooks.routes import HookEngine, hook_routes
 from authz.hooks.routing import RouteTable
 from authz.hooks.site import Site
 
 _TICK_SECONDS = 1.0
-
-
-def hook_server(
-    settings: HookSettings, engine: HookEngine, readiness: Callable[[], str | None]
-) -> HookServer:
-    """Return the server of the hook API as the settings want it; call it inside the loop.
-
-    `readiness` returns None, or what the process waits for.
-    """
-    return HookServer(
-        hook_routes(engine, readiness),
-        access=Access((settings.token,) if settings.token else (), settings.allow),
-        limits=Limits(
-            header_bytes_max=settings.header_bytes_max,
-            body_bytes_max=settings.body_bytes_max,
-            idle_seconds=settings.idle_seconds,
-            in_flight_max=settings.in_flight_max,
-        ),
-    )
 
 
 class HookServer:
