@@ -29,6 +29,7 @@ from authz.store.accounts import (
 )
 from authz.store.client import StoreClient
 from authz.store.scripts import load_scripts
+from authz.validation import invalid_input
 
 #: Accounts of one page of a list, and ids that one page may look through for them.
 PAGE_LENGTH_MAX: Final = 500
@@ -38,8 +39,6 @@ _ATTEMPTS_MAX: Final = 100
 _MUST_NOT_EXIST: Final = 0
 _WHATEVER_IT_IS: Final = -1
 _ID = re.compile(ACCOUNT_ID_PATTERN)
-_PLACE = re.compile(r" - at `(?:key in )?\$\.?(?P<path>[^`]*)`\Z")
-_UNKNOWN_FIELD = re.compile(r"unknown field `(?P<name>[^`]*)`")
 
 
 class Stored(NamedTuple):
@@ -239,16 +238,6 @@ def patched(config: AccountConfig, changes: Mapping[str, object]) -> AccountConf
         return msgspec.convert(merged, AccountConfig)
     except msgspec.ValidationError as error:
         raise invalid_input(error) from None
-
-
-def invalid_input(error: msgspec.ValidationError) -> InvalidInput:
-    """Return the InvalidInput for what msgspec found, with the field as the caller wrote it."""
-    text = str(error)
-    place = _PLACE.search(text)
-    path = place["path"] if place else ""
-    if unknown := _UNKNOWN_FIELD.search(text):
-        path = ".".join(filter(None, (path, unknown["name"])))
-    return InvalidInput(path, _PLACE.sub("", text))
 
 
 def _merge(target: object, changes: Mapping[str, object]) -> dict[str, Any]:

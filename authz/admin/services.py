@@ -1,0 +1,22 @@
+"""Everything that operators may do, put together once per process: the API and the CLI use it."""
+
+from __future__ import annotations
+
+from authz.admin.decks import DeckService
+from authz.engine.accounts import AccountService
+from authz.engine.context import Context
+from authz.engine.postings import PostingService
+from authz.engine.resend import ResendWindow
+
+
+class Services:
+    """The services over one engine context."""
+
+    def __init__(self, context: Context, *, resend: ResendWindow | None = None) -> None:
+        client, directory, clock = context.client, context.directory, context.clock
+        self.context = context
+        self.accounts = AccountService(client, directory, clock)
+        self.postings = PostingService(
+            client, directory, clock, closed_hours=context.closed_hours, resend=resend
+        )
+        self.decks = DeckService(client, context.settings.decks)
