@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from processes import until
 from servers import Server
 
 from authz.config import ServerSettings, Settings
@@ -71,14 +72,6 @@ async def open_host(settings: Settings) -> AsyncIterator[OpenHost]:
     yield opened
     for host in hosts:
         await host.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(1000):
-        if condition():
-            return
-        await asyncio.sleep(0.02)
-    raise TimeoutError
 
 
 async def ask(path: Path, method: str, target: str, body: bytes = b"") -> tuple[int, Any]:

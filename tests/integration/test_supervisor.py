@@ -10,11 +10,12 @@ import signal
 import socket
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import is_alive, until
 
 LIMIT_SECONDS = 20
 SCRIPT = Path(__file__).with_name("tiny_serve.py")
@@ -132,23 +133,6 @@ async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
         yield one
     finally:
         await one.stop()
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    status = Path(f"/proc/{pid}/stat").read_text()
-    return status.rpartition(")")[2].split()[0] != "Z"
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(LIMIT_SECONDS * 50):
-        if condition():
-            return
-        await asyncio.sleep(0.02)
-    raise TimeoutError
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
