@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import Final
@@ -54,12 +55,15 @@ class Server:
         self._directory = tempfile.TemporaryDirectory(prefix="authz-test-")
         self.store = EmbeddedStore(Path(self._directory.name) / "state", server=binary)
         self.url = self.store.start()
+        self._guard = self._start_guard()
         self._admin = redis.Redis.from_url(self.url)
 
     def reset(self) -> None:
         """Make the server as good as new: no data, no scripts, usual limits."""
         if not self.store.running:
             self.store.start()
+            self._end_guard()
+            self._guard = self._start_guard()
         self._admin.flushall()
         self._admin.script_flush()
         self._admin.config_set("maxmemory", 0)
@@ -70,7 +74,20 @@ class Server:
         """Stop the server and remove its data."""
         self._admin.close()
         self.store.stop()
+        self._end_guard()
         self._directory.cleanup()
+
+    def _start_guard(self) -> subprocess.Popen[bytes]:
+        """Start a process that ends the store when this one is killed: its input ends then."""
+        return subprocess.Popen(
+            ["sh", "-c", 'read -r _; kill "$0"', str(self.store.pid)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def _end_guard(self) -> None:
+        self._guard.kill()
+        self._guard.communicate()
 
 
 class ServerPool:
