@@ -259,7 +259,7 @@ class PublishedDecks:
 
 def check_deck_id(deck_id: str) -> str:
     """Return a deck's id; raises InvalidInput unless it is formed like an account's."""
-    if _ID.match(deck_id) is None:
+    if _ID.fullmatch(deck_id) is None:
         raise InvalidInput("id", f"{deck_id[:80]!r} does not match {ACCOUNT_ID_PATTERN}")
     return deck_id
 
