@@ -2,7 +2,7 @@
 -- KEYS: 1 account, 2 bucket, 3 children of its parent (of the bucket, for a root account),
 --   4 children of its own, 5 its parent (the account itself, for a root account), 6 events
 -- ARGV: 1 verb (`put`, `close`), 2 configuration (opaque), 3 version the caller has read
---   (0: must not exist, -1: whatever it is), 4 account id, 5 packed limits (only `put`)
+--   (0: must not exist, -1: whatever it is), 4 account id, 5 packed limits; 2, 3, 5 only for `put`
 -- Returns: {0, new version, created}, {OUTCOME_STALE_CONFIG, version},
 --   {OUTCOME_ACCOUNT_MISSING, 1} when it never existed or is closed, {OUTCOME_ACCOUNT_MISSING, 2}
 --   when its parent is, or {OUTCOME_NOT_EMPTY, calls, balance, children}
@@ -56,12 +56,9 @@ local function put(state, expected)
   return {0, state.version, created}
 end
 
-local function close(state, expected)
+local function close(state)
   if not state then
     return {OUTCOME_ACCOUNT_MISSING, 1}
-  end
-  if expected >= 0 and state.version ~= expected then
-    return {OUTCOME_STALE_CONFIG, state.version}
   end
   local children = redis.call("ZCARD", KEYS[4])
   if state.calls ~= 0 or state.held ~= 0 or state.balance ~= 0 or children ~= 0 then
@@ -75,8 +72,7 @@ end
 
 local packed = redis.call("HGET", KEYS[1], "s")
 local state = packed and unpack_account_state(packed)
-local expected = tonumber(ARGV[3])
 if ARGV[1] == "close" then
-  return close(state, expected)
+  return close(state)
 end
-return put(state, expected)
+return put(state, tonumber(ARGV[3]))

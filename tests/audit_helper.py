@@ -9,6 +9,6 @@ from authz.store.client import StoreClient
 async def assert_clean_audit(client: StoreClient) -> AuditReport:
     """Fail with every finding unless all invariants hold; nothing may move meanwhile."""
     report = await audit(client)
-    assert report.findings == ()
-    assert report.moving == ()
+    assert list(report.findings) == []
+    assert list(report.moving) == []
     return report

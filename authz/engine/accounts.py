@@ -120,7 +120,7 @@ class AccountService:
         reply = await self._client.call_script(
             self._script,
             _script_keys(tag, account_id, record.config.parent),
-            [b"close", b"", _WHATEVER_IT_IS, account_id.encode(), b""],
+            [b"close", b"", b"", account_id.encode(), b""],
         )
         self._directory.forget(account_id)
         if reply[0] == Outcome.ACCOUNT_MISSING:

@@ -161,9 +161,6 @@ class _BucketAudit:
         counted = await self._client.execute("HGET", keys.bucket(self._tag), "sequence")
         await self.walk.advance()
         sequence = int(counted or 0)
-        if not self.walk.entries and sequence:
-            if await self._client.execute("EXISTS", keys.ledger(self._tag)):
-                return
-            self._report("", "bucket sequence", str(sequence), "no ledger")
-        elif self.walk.sequence < sequence:
+        is_archived = self.walk.is_trimmed and not self.walk.entries
+        if self.walk.sequence < sequence and not is_archived:
             self._report("", "bucket sequence", str(sequence), str(self.walk.sequence))

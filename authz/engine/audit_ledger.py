@@ -78,7 +78,10 @@ class LedgerWalk:
             for entry_id, fields in page:
                 await self._take(entry_id, fields[1])
             if len(page) < PAGE:
-                return
+                break
+        # A stream without entries that exists has had some.
+        if not self.entries and await self._client.execute("EXISTS", self._stream):
+            self.is_trimmed = True
 
     async def _take(self, entry_id: bytes, packed: bytes) -> None:
         self._last_id = entry_id
