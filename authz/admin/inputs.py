@@ -15,7 +15,13 @@ from authz.problems import problem
 from authz.validation import invalid_input
 
 JSON_BYTES_MAX: Final = 1_048_576
-_JSON_TYPES = frozenset({"application/json", "application/merge-patch+json"})
+#: With what curl -d, Python's urllib and aiohttp call a body that nobody has named.
+_JSON_TYPES = frozenset(
+    {
+        "application/json", "application/merge-patch+json",
+        "application/x-www-form-urlencoded", "application/octet-stream",
+    }
+)  # fmt: skip
 #: A deck file is taken as curl and browsers send it; only forms are refused, which wrap it.
 _WRAPPED_TYPES = frozenset({"multipart/form-data", "application/json"})
 _CHUNK_BYTES = 262_144

@@ -6,17 +6,16 @@ from authz.admin.decks import DeckService
 from authz.engine.accounts import AccountService
 from authz.engine.context import Context
 from authz.engine.postings import PostingService
-from authz.engine.resend import ResendWindow
 
 
 class Services:
     """The services over one engine context."""
 
-    def __init__(self, context: Context, *, resend: ResendWindow | None = None) -> None:
+    def __init__(self, context: Context) -> None:
         client, directory, clock = context.client, context.directory, context.clock
         self.context = context
         self.accounts = AccountService(client, directory, clock)
         self.postings = PostingService(
-            client, directory, clock, closed_hours=context.closed_hours, resend=resend
+            client, directory, clock, closed_hours=context.closed_hours, resend=context.resend
         )
         self.decks = DeckService(client, context.settings.decks)

@@ -26,6 +26,8 @@ _SAN_FRANCISCO: Final = "+14155550100"
 _LONDON: Final = "+442071838750"
 _TOLLFREE: Final = "+18005551212"
 _ORPHAN_SECONDS_MAX: Final = 120
+#: A published deck is in use in every process within this time.
+_DECK_SECONDS: Final = 1
 
 
 class DemoError(AuthzError):
@@ -90,6 +92,7 @@ async def prepare(apis: Apis) -> None:
             f"/v1/accounts/{account}/credits",
             json={"amount": amount, "kind": "payment", "reference": "demo-1"},
         )
+    await asyncio.sleep(_DECK_SECONDS)
 
 
 class _Story:
@@ -121,37 +124,34 @@ class _Story:
 
     async def on_credit(self) -> Row:
         """A call that credit pays: held first, then charged for what it lasted."""
-        answer = await self.ask("demo-1", SALES, _SAN_FRANCISCO, seconds=60)
+        granted = _granted(await self.ask("demo-1", SALES, _SAN_FRANCISCO, seconds=60))
         charged = await self.end("demo-1", SALES, 47)
         return await self.row(
-            "allowed on credit", SALES, _SAN_FRANCISCO, _granted(answer) + ", 47 s", charged
+            "allowed on credit", SALES, _SAN_FRANCISCO, granted + ", 47 s", charged
         )
 
     async def extended(self) -> Row:
         """A call that asks for more time while it runs."""
-        await self.ask("demo-2", SALES, _LONDON, seconds=60)
+        first = _granted(await self.ask("demo-2", SALES, _LONDON, seconds=60))
         more = await self._apis.hook(
             "/v1/reserve", call_id="demo-2", account=SALES, used_seconds=45, seconds=60
         )
+        answer = f"{first}, then {_granted(more)}, 93 s"
         charged = await self.end("demo-2", SALES, 93)
-        return await self.row(
-            "extended, settled", SALES, _LONDON, "60 s, then " + _granted(more) + ", 93 s", charged
-        )
+        return await self.row("extended, settled", SALES, _LONDON, answer, charged)
 
     async def on_trunk(self) -> Row:
         """A national call on the sub-account's flat-rate trunk; its master pays by the minute."""
-        answer = await self.ask("demo-3", SUPPORT, _SAN_FRANCISCO, seconds=60)
+        billed = _billed(await self.ask("demo-3", SUPPORT, _SAN_FRANCISCO, seconds=60))
         charged = await self.end("demo-3", SUPPORT, 60)
-        return await self.row(
-            "on a trunk", SUPPORT, _SAN_FRANCISCO, _billed(answer) + ", 60 s", charged
-        )
+        return await self.row("on a trunk", SUPPORT, _SAN_FRANCISCO, billed + ", 60 s", charged)
 
     async def tollfree(self) -> Row:
         """Toll-free needs no credit."""
-        answer = await self.ask("demo-4", SUPPORT, _TOLLFREE)
+        granted = _granted(await self.ask("demo-4", SUPPORT, _TOLLFREE))
         charged = await self.end("demo-4", SUPPORT, 300)
         return await self.row(
-            "toll-free, no credit", SUPPORT, _TOLLFREE, _granted(answer) + ", 300 s", charged
+            "toll-free, no credit", SUPPORT, _TOLLFREE, granted + ", 300 s", charged
         )
 
     async def refused(self) -> Row:
@@ -163,20 +163,18 @@ class _Story:
         """Emergency calls pass always, on a disabled account too."""
         await self._switch_support(enabled=False)
         try:
-            answer = await self.ask("demo-6", SUPPORT, "911")
+            granted = _granted(await self.ask("demo-6", SUPPORT, "911"))
             charged = await self.end("demo-6", SUPPORT, 30)
         finally:
             await self._switch_support(enabled=True)
-        return await self.row(
-            "emergency, disabled", SUPPORT, "911", _granted(answer) + ", 30 s", charged
-        )
+        return await self.row("emergency, disabled", SUPPORT, "911", granted + ", 30 s", charged)
 
     async def _switch_support(self, *, enabled: bool) -> None:
         await self._apis.admin("PATCH", f"/v1/accounts/{SUPPORT}", json={"enabled": enabled})
 
     async def lost(self) -> Row:
         """A call whose hang-up never comes: reported once, then silent."""
-        await self.ask("demo-7", SALES, _SAN_FRANCISCO)
+        _granted(await self.ask("demo-7", SALES, _SAN_FRANCISCO))
         answer = await self._apis.hook(
             "/v1/reserve", call_id="demo-7", account=SALES, used_seconds=6
         )

@@ -10,6 +10,8 @@ from typing import Any
 from msgspec import Struct
 
 JSON = b"application/json"
+#: What `curl -d` and Python's urllib call any body unless told otherwise.
+UNSAID = b"application/x-www-form-urlencoded"
 PROBLEM_JSON = b"application/problem+json"
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from authz.errors import CallUnknown
 from authz.hooks.bodies import JsonBody
-from authz.hooks.messages import JSON, OrderKey, Payload, Request, Response
+from authz.hooks.messages import JSON, UNSAID, OrderKey, Payload, Request, Response
 from authz.hooks.problems import Problem, retry_after
 from authz.hooks.routing import Endpoint, RouteTable, convert, query_parameters
 from authz.model import (
@@ -56,7 +56,7 @@ class HookEngine(Protocol):
 class _CallEndpoint(Endpoint):
     """A POST about one call: a JSON body, answered in order among requests of that call."""
 
-    media_types = frozenset({JSON})
+    media_types = frozenset({JSON, UNSAID})
     body: ClassVar[JsonBody[Any]]
 
     def __init__(self, engine: HookEngine) -> None:
