@@ -11,8 +11,7 @@ from msgspec import Struct
 
 from authz.rating.canonical import price_text, window_text
 from authz.rating.importer import ImportOptions, import_deck
-from authz.rating.reading import base_rate
-from authz.rating.rows import PriceRow
+from authz.rating.rows import PriceRow, rate_of
 from authz.reasons import Direction
 
 #: Most changes that a difference lists; it counts the rest.
@@ -134,7 +133,7 @@ def _kind(old: PriceRow | None, new: PriceRow | None) -> Kind | None:
 def _dearness(row: PriceRow) -> tuple[int, int]:
     if row.terms is None:
         return 0, 0
-    return base_rate(row.terms).dearest_per_minute_nanos, row.terms.connect_fee
+    return rate_of(row.terms).dearest_per_minute_nanos, row.terms.connect_fee
 
 
 def _content(row: PriceRow) -> tuple[object, ...]:

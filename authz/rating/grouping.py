@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from authz.rating.rows import PriceRow, Terms, TimeWindow
+from authz.rating.rows import PriceRow, Terms, TimeWindow, rate_of
 from authz.reasons import Direction
 from authz_ext.rating import Rate, Tier, Window
 
@@ -24,18 +24,8 @@ class PriceGroup(NamedTuple):
 
     def rate(self, timezone: str) -> Rate:
         """Return the rate. Raises ValueError where it is out of bounds."""
-        terms = self.base.terms or _NO_PRICE
-        return Rate(
-            tiers=terms.tiers,
-            connect_fee=terms.connect_fee,
-            free_seconds=terms.free_seconds,
-            rounding_mode=terms.rounding_mode,
-            rounding_decimals=terms.rounding_decimals,
-            max_cost=terms.max_cost,
-            max_cost_action=terms.max_cost_action,
-            windows=[_window(row) for row in self.windows],
-            timezone=timezone,
-        )
+        windows = [_window(row) for row in self.windows]
+        return rate_of(self.base.terms or _NO_PRICE, windows, timezone)
 
 
 def _window(row: PriceRow) -> Window:

@@ -20,9 +20,10 @@ from authz.rating.rows import (
     RoundingMode,
     Terms,
     TimeWindow,
+    rate_of,
 )
 from authz.reasons import CLASSES, CallClass, Direction
-from authz_ext.rating import Rate, Tier
+from authz_ext.rating import Tier
 
 #: Most combinations remembered; beyond it the memory starts anew.
 COMBINATIONS_MAX = 50_000
@@ -228,7 +229,7 @@ class LineReader:
     def _checked(self, terms: Terms) -> Terms:
         """Return terms of which a rate can be made; its bounds are the rate's own."""
         try:
-            base_rate(terms)
+            rate_of(terms)
         except ValueError as error:
             raise LineError("", "", f"the row makes no rate: {error}") from None
         return terms
@@ -259,11 +260,15 @@ class LineReader:
         default = (INCREMENT_SECONDS_DEFAULT, INCREMENT_SECONDS_DEFAULT)
         first, following = self._read_or("increment", default, cells.read_increment)
         if self._cell("next_increment"):
-            following = self._read("next_increment", lambda cell: cells.read_seconds(cell, "it"))
+            following = self._read(
+                "next_increment", lambda cell: cells.read_seconds(cell, "increment")
+            )
             if not self._cell("increment"):
                 first = following
         if self._cell("initial_increment"):
-            first = self._read("initial_increment", lambda cell: cells.read_seconds(cell, "it"))
+            first = self._read(
+                "initial_increment", lambda cell: cells.read_seconds(cell, "increment")
+            )
             # Carriers write a minimum of 0 where the first increment is like the others.
             first = first or following
         return first, following
@@ -277,19 +282,6 @@ def tiers_of(
     if (first_price, first_seconds) == (next_price, next_seconds):
         return (first,)
     return (first, Tier(first_seconds, next_price, 60, next_seconds))
-
-
-def base_rate(terms: Terms) -> Rate:
-    """Return the rate of terms without windows; ValueError where they are out of bounds."""
-    return Rate(
-        tiers=terms.tiers,
-        connect_fee=terms.connect_fee,
-        free_seconds=terms.free_seconds,
-        rounding_mode=terms.rounding_mode,
-        rounding_decimals=terms.rounding_decimals,
-        max_cost=terms.max_cost,
-        max_cost_action=terms.max_cost_action,
-    )
 
 
 def _read_direction(cell: str) -> int | None:

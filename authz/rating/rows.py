@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from msgspec import Struct
 
-from authz_ext.rating import Tier
+from authz_ext.rating import Rate, Tier, Window
 
 #: Most rows of one deck, counted after ranges and lists of prefixes are taken apart.
 ROWS_MAX = 2_000_000
@@ -46,6 +47,24 @@ class Terms(Struct, frozen=True):
     rounding_decimals: int = 6
     max_cost: int | None = None
     max_cost_action: MaxCostAction = "free"
+
+
+def rate_of(terms: Terms, windows: Sequence[Window] = (), timezone: str = "UTC") -> Rate:
+    """Return the rate of terms, with the windows in which others hold.
+
+    Raises ValueError where they are out of bounds.
+    """
+    return Rate(
+        tiers=terms.tiers,
+        connect_fee=terms.connect_fee,
+        free_seconds=terms.free_seconds,
+        rounding_mode=terms.rounding_mode,
+        rounding_decimals=terms.rounding_decimals,
+        max_cost=terms.max_cost,
+        max_cost_action=terms.max_cost_action,
+        windows=windows,
+        timezone=timezone,
+    )
 
 
 class PriceRow(Struct, frozen=True, gc=False):
