@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from authz.engine.accounts import AccountService
@@ -22,17 +23,19 @@ from authz.store.client import StoreClient
 from authz.store.layouts import ACCOUNT_STATE
 from authz.store.records import LedgerEntry, unpack_ledger_entry
 
+_REFERENCES = itertools.count(1)
+
 
 class Books:
     """One process's services on a store, and readers of what they leave there."""
 
     def __init__(self, client: StoreClient, resend: ResendWindow | None = None) -> None:
         self.client = client
+        self.resend = resend or ResendWindow()
         self.clock = StoreClock()
         self.directory = AccountDirectory(client)
         self.accounts = AccountService(client, self.directory, self.clock)
-        self.postings = PostingService(client, self.directory, self.clock, resend=resend)
-        self._references = 0
+        self.postings = PostingService(client, self.directory, self.clock, resend=self.resend)
 
     async def open(self, account: str, balance: str | None = None, **fields: Any) -> None:
         """Create an account, with a first payment if `balance` is given."""
@@ -87,9 +90,8 @@ class Books:
         return posted
 
     def new_reference(self) -> str:
-        """Return a reference that no other posting of these books has."""
-        self._references += 1
-        return f"reference-{self._references}"
+        """Return a reference that no other posting has."""
+        return f"reference-{next(_REFERENCES)}"
 
     async def balance(self, account: str) -> BalanceView:
         """Return an account's balance as callers see it."""
