@@ -82,7 +82,7 @@ async def _place_calls(daemon: DemoDaemon, *, quiet: bool) -> list[Row]:
 
     async def announce(scene: str) -> None:
         if scene in WAITS and not quiet:
-            click.echo(f"{WAITS[scene].capitalize()} (some 30 s) ...")
+            click.echo(f"{WAITS[scene].capitalize()} (some 15 s) ...")
 
     async with aiohttp.ClientSession() as session:
         apis = Apis(session, daemon.hook_url, daemon.admin_url)

@@ -12,17 +12,13 @@ from typing import Any, Final
 import aiohttp
 
 from authz.config import Settings
-from authz.demo.story import DemoError
+from authz.demo.story import DECK, DemoError
 
 _READY_SECONDS_MAX: Final = 60
 _STOP_SECONDS_MAX: Final = 30
 _LOG_LINES: Final = 15
-#: A lost call becomes an orphan while one watches, not after minutes.
-_QUICK_LEASES: Final = {
-    "AUTHZ_CALLS__CHUNK_SECONDS": "10",
-    "AUTHZ_CALLS__RING_SECONDS": "5",
-    "AUTHZ_CALLS__GRACE_SECONDS": "2",
-}
+#: A lost call becomes an orphan while one watches, and any account may call anywhere.
+_SETTINGS: Final = {"AUTHZ_CALLS__GRACE_SECONDS": "2", "AUTHZ_CALLS__DEFAULT_DECK": DECK}
 
 
 class DemoDaemon:
@@ -65,7 +61,7 @@ class DemoDaemon:
         self._directory.mkdir(mode=0o700, parents=True)
         environment = {
             **os.environ,
-            **_QUICK_LEASES,
+            **_SETTINGS,
             "AUTHZ_STATE_DIR": str(self._directory),
             "AUTHZ_HOOK__LISTEN": str(self._hook_listen),
             "AUTHZ_ADMIN__LISTEN": str(self._admin_listen),

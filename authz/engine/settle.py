@@ -90,6 +90,7 @@ def _numbers(
     context: Context, chain: Chain, request: SettleRequest, plan: Plan | None, started_at: int
 ) -> bytes:
     valid_from, valid_until = chain.validity(context.clock.now())
+    calls = context.settings.calls
     return SETTLE.pack(
         attempt=_NO_ATTEMPT if plan is None else plan.attempt,
         valid_from=valid_from,
@@ -98,7 +99,7 @@ def _numbers(
         seconds=request.seconds,
         started_at=started_at,
         closed_hours=context.closed_hours,
-        ring_seconds=context.settings.calls.ring_seconds,
+        ring_seconds=calls.ring_seconds + calls.chunk_seconds + calls.grace_seconds,
         call_class=0 if plan is None else plan.call_class,
         direction=0 if plan is None else plan.direction,
     )
