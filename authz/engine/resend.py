@@ -48,8 +48,9 @@ class ResendWindow:
         self._sequences: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
 
-    def __len__(self) -> int:
-        """Return how many operations are kept or being repeated."""
+    @property
+    def operations(self) -> int:
+        """How many operations are kept or wait to be repeated."""
         return len(self._kept) + len(self._due)
 
     def remember(self, operation: Operation) -> None:
