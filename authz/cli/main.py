@@ -37,6 +37,14 @@ SUBCOMMANDS: Final[dict[str, Subcommand]] = {
     "serve": Subcommand("authz.cli.serve", "Run the daemon."),
     "demo": Subcommand("authz.cli.demo_command", "Show a daemon at work on a store of its own."),
     "config": Subcommand("authz.cli.config_command", "Show every setting, its value and meaning."),
+    "account": Subcommand("authz.cli.account_command", "Keep accounts."),
+    "credit": Subcommand("authz.cli.credit_command", "Give an account money."),
+    "debit": Subcommand("authz.cli.debit_command", "Charge an account for what is no call."),
+    "deck": Subcommand("authz.cli.deck_command", "Import, export and look into rate tables."),
+    "price": Subcommand("authz.cli.price_command", "Say what a call would cost."),
+    "call": Subcommand("authz.cli.call_command", "Look at calls."),
+    "show": Subcommand("authz.cli.show_command", "Print any record of the store, decoded."),
+    "audit": Subcommand("authz.cli.audit_command", "Check that every invariant holds."),
 }
 
 
