@@ -96,3 +96,11 @@ def unexpected_problem(error: Exception, route: str) -> ProblemDocument:
     problem_id = secrets.token_hex(8)
     log.event("request_failed", level="error", error=error, route=route, id=problem_id)
     return problem(500, "internal_error", "the log names the cause", id=problem_id)
+
+
+def retry_seconds(document: ProblemDocument) -> int | None:
+    """Return how long a caller should wait before it asks again; None if that is in vain."""
+    if document.status != 503:
+        return None
+    # A disk is not emptied within a second, a store is often back by then.
+    return 10 if document.reason == "spool_full" else 1

@@ -17,12 +17,11 @@ from authz.admin.messages import Health
 from authz.admin.problems import document_of
 from authz.admin.routes import CsvFile, Reply, Route
 from authz.admin.services import Services
-from authz.problems import PROBLEM_JSON, ProblemDocument, problem
+from authz.problems import PROBLEM_JSON, ProblemDocument, problem, retry_seconds
 
 _encode = msgspec.json.Encoder().encode
 _CHANGING = frozenset({"PUT", "PATCH", "POST", "DELETE"})
 _HEALTH_PATHS = frozenset({"/livez", "/readyz"})
-_RETRY_AFTER_SECONDS = "1"
 
 _Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -102,8 +101,9 @@ def _problem_response(document: ProblemDocument) -> web.Response:
     )
     if document.status == 401:
         response.headers[hdrs.WWW_AUTHENTICATE] = 'Bearer realm="authz"'
-    elif document.status == 503:
-        response.headers[hdrs.RETRY_AFTER] = _RETRY_AFTER_SECONDS
+    wait_seconds = retry_seconds(document)
+    if wait_seconds is not None:
+        response.headers[hdrs.RETRY_AFTER] = str(wait_seconds)
     return response
 
 

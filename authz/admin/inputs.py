@@ -104,7 +104,7 @@ def _refuse_repeated_name(members: list[tuple[str, object]]) -> dict[str, object
 
 
 def _wrong_type(detail: str) -> Problem:
-    return Problem(problem(415, "media_type", detail, field="Content-Type"))
+    return Problem(problem(415, "unsupported_media_type", detail, field="Content-Type"))
 
 
 def _too_large(bytes_max: int) -> Problem:

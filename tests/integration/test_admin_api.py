@@ -316,7 +316,7 @@ async def test_wrong_input_is_answered_with_the_field(
 
 async def test_bodies_are_taken_as_what_they_are(api: Api) -> None:
     put = ("PUT", "/v1/accounts/acme")
-    assert (await api.problem(*put, data="{}"))[:2] == (415, "media_type")
+    assert (await api.problem(*put, data="{}"))[:2] == (415, "unsupported_media_type")
     json_type = {"Content-Type": "application/json"}
     for text, reason in (
         ("{", "malformed_json"),
@@ -331,7 +331,10 @@ async def test_bodies_are_taken_as_what_they_are(api: Api) -> None:
     assert large[:2] == (413, "body_too_large")
     form = aiohttp.FormData({"file": "x"}, quote_fields=True)
     form.add_field("deck", b"x", filename="deck.csv")
-    assert (await api.problem("PUT", "/v1/decks/x", data=form))[:2] == (415, "media_type")
+    assert (await api.problem("PUT", "/v1/decks/x", data=form))[:2] == (
+        415,
+        "unsupported_media_type",
+    )
     with_body = await api.problem("DELETE", "/v1/accounts/acme", {"force": True})
     assert with_body[:2] == (400, "invalid_input")
 

@@ -208,7 +208,17 @@ _NETWORK = ("aiohttp", "httptools", "click", "rich")
 LAYERS = (
     *(
         Layer(f"authz/{module}.py", _WORDS_ONLY)
-        for module in ("money", "reasons", "errors", "model", "numbers", "config", "log")
+        for module in (
+            "money",
+            "reasons",
+            "errors",
+            "model",
+            "numbers",
+            "config",
+            "log",
+            "problems",
+            "validation",
+        )
     ),
     Layer("ext", ("authz", "asyncio", *_NETWORK)),
     Layer("authz/store", ("authz.rating", "authz.engine", *_ADAPTERS, *_FRONT, *_NETWORK)),
