@@ -118,6 +118,7 @@ class _Offer:
             for account, rate in zip(chain.accounts, self.rates, strict=True)
         )
         self.duration_cap = duration_cap(chain.accounts)
+        self.target, self.is_final = self._target_seconds()
 
     def cap(self) -> tuple[Cap | None, bool]:
         """Return the cap of this grant, and whether reaching it makes the grant final.
@@ -134,7 +135,7 @@ class _Offer:
                 certain = shorter(certain, leg_cap)
         return possible, possible is not None and possible == certain
 
-    def target_seconds(self) -> tuple[int, bool]:
+    def _target_seconds(self) -> tuple[int, bool]:
         """Return the seconds of the full chunk, capped, and whether that is all there is."""
         asked = self.call.request.seconds or self.context.settings.calls.chunk_seconds
         asked = max(asked, self.min_first_seconds())
@@ -174,7 +175,6 @@ class _Offer:
 
     def second_steps(self, reply: list[Any]) -> list[tuple[int, tuple[int, ...]]]:
         """Return the steps of the second try from the rooms that the first try has answered."""
-        target, _ = self.target_seconds()
         rooms: list[tuple[Rate, int]] = []
         increment = SECONDS_MAX
         for leg, rate in enumerate(self.rates):
@@ -182,8 +182,8 @@ class _Offer:
             if billing == Billing.PER_MINUTE and rate is not None and not rate.is_free:
                 rooms.append((rate, room))
                 increment = min(increment, rate.increment_at(self.used_seconds, self.answered_at))
-        floor = min(self.used_seconds + max(increment, self.min_first_seconds()), target)
-        durations = descending_seconds(rooms, target, floor, self.inverse)
+        floor = min(self.used_seconds + max(increment, self.min_first_seconds()), self.target)
+        durations = descending_seconds(rooms, self.target, floor, self.inverse)
         return [self.step(seconds) for seconds in (*durations, floor)]
 
     def arguments(
@@ -193,7 +193,6 @@ class _Offer:
         context, call, chain = self.context, self.call, self.chain
         calls = context.settings.calls
         valid_from, valid_until = chain.validity(self.now)
-        _, is_final = self.target_seconds()
         cap = self.duration_cap
         request = call.request
         head = AUTHORIZE.pack(
@@ -208,7 +207,7 @@ class _Offer:
             adopt=call.adopted_seconds is not None,
             second_try=second_try,
             steps=len(steps),
-            final=is_final,
+            final=self.is_final,
             memory_full=context.memory_full,
             marks=Mark.NONE,
             used_seconds=self.used_seconds,
@@ -227,7 +226,7 @@ class _Offer:
             pack_tail(call.number, request.to, request.switch or "", self.rates),
             pack_steps(steps, len(chain.accounts)),
             *self._leg_requests(),
-            *(one.limits(call.call_class, self.now) for one in chain.accounts),
+            *chain.limits(call.call_class, self.now),
         ]
 
     def _leg_requests(self) -> list[bytes]:
@@ -291,8 +290,7 @@ async def authorize(context: Context, call: Call) -> Grant | Denial:
         refused = _gate_refusal(context, offer)
         if refused is not None:
             return refused
-        target, _ = offer.target_seconds()
-        reply = await _ask(context, offer, [offer.step(target)], second_try=False)
+        reply = await _ask(context, offer, [offer.step(offer.target)], second_try=False)
         if reply[0] == Outcome.SHORT:
             reply = await _ask(context, offer, offer.second_steps(reply), second_try=True)
         if not context.is_stale(reply, chain):
@@ -334,7 +332,9 @@ def _refused_here(context: Context, offer: _Offer) -> Denial | None:
     for account in chain.accounts:
         if not account.config.enabled:
             return _deny(call, "account_disabled", account.id)
-    if call.direction == Direction.OUTBOUND:
+    # A blocked deck row refuses also where no account has a policy of its own.
+    is_restricted = chain.has_policy or any(quote.blocked for quote in offer.quotes)
+    if is_restricted and call.direction == Direction.OUTBOUND:
         refused = destination_denial(chain, call.call_class, offer.quotes, call.number)
         if refused is not None:
             return _deny(call, refused.reason.name, refused.account, refused.detail)
@@ -347,6 +347,8 @@ def _refused_here(context: Context, offer: _Offer) -> Denial | None:
 def _gate_refusal(context: Context, offer: _Offer) -> Denial | None:
     """Return a denial that this process's own counts already prove."""
     call = offer.call
+    if not offer.chain.has_call_limits:
+        return None
     # A repeat of a call that this process has counted is for the store to answer.
     if call.is_emergency or context.gate.counts((call.request.account, call.request.call_id)):
         return None
@@ -372,7 +374,7 @@ def _gate_refusal(context: Context, offer: _Offer) -> Denial | None:
 def _tell_gate(context: Context, offer: _Offer, reply: list[Any], sent_us: int) -> None:
     outcome = reply[0]
     call = offer.call
-    if call.is_emergency or call.request.dry_run:
+    if call.is_emergency or call.request.dry_run or not offer.chain.has_call_limits:
         return
     if outcome == REASONS["ok"].code and not reply[3]:
         for account in offer.chain.accounts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from typing import Any
 
@@ -44,7 +45,7 @@ class Context:
         self.closed_hours = -(-settings.store.closed_keep_seconds // 3600)
         #: Whether the store's memory is nearly used up, so that new paid calls must wait.
         self.memory_full = False
-        self._random = random.SystemRandom()
+        self._random = random.Random(os.urandom(32))
 
     def new_attempt(self) -> int:
         """Return a number that no other authorize of any process will use."""

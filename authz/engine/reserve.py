@@ -118,7 +118,7 @@ class _Extension:
             keys.call_member(plan.account, plan.call_id),
             pack_steps(steps, len(chain.accounts)),
             ledger_strings(names, plan.call_id, plan.number),
-            *(account.limits(plan.call_class, self.now) for account in chain.accounts),
+            *chain.limits(plan.call_class, self.now),
         ]
 
 

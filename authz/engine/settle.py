@@ -105,11 +105,11 @@ def _numbers(
     )
 
 
-def _limits(context: Context, chain: Chain, plan: Plan | None) -> list[bytes]:
+def _limits(context: Context, chain: Chain, plan: Plan | None) -> tuple[bytes, ...]:
     # Only thresholds count when a call is booked, and they are the same for every class.
     call_class = CallClass.UNKNOWN if plan is None else plan.call_class
     now = context.clock.now()
-    return [account.limits(call_class, now) for account in chain.accounts]
+    return chain.limits(call_class, now)
 
 
 async def _settle(

@@ -74,6 +74,18 @@ class Account:
         self.max_rate_nanos = None if max_rate is None else max_rate * 1000
         trunks = config.trunks
         self.has_trunks = bool(trunks.inbound or trunks.outbound or trunks.twoway or trunks.burst)
+        #: Whether any number is refused to be dialled, and whether calls are counted or metered.
+        self.has_policy = bool(
+            config.blocked_classes
+            or config.blocked_prefixes
+            or config.allowed_prefixes
+            or config.max_rate is not None
+        )
+        self.has_call_limits = bool(
+            config.max_calls is not None
+            or config.max_calls_per_second is not None
+            or config.max_calls_by_class
+        )
         self._period: Period | None = None
         self._limits: dict[CallClass, bytes] = {}
 
@@ -148,19 +160,6 @@ class Account:
 class Chain:
     """An account and its ancestors, leaf first, all in one bucket."""
 
-    __slots__ = (
-        "account_keys",
-        "accounts",
-        "bucket_key",
-        "closed_prefix",
-        "deck_ids",
-        "events_key",
-        "is_enabled",
-        "leases_key",
-        "ledger_key",
-        "tag",
-    )  # fmt: skip
-
     def __init__(self, tag: str, accounts: tuple[Account, ...], default_deck: str | None) -> None:
         self.tag = tag
         self.accounts = accounts
@@ -172,31 +171,50 @@ class Chain:
         self.events_key = keys.events(tag)
         self.ledger_key = keys.ledger(tag)
         self.leases_key = keys.leases(tag)
+        self.id = accounts[0].id
         self.is_enabled = all(account.config.enabled for account in accounts)
+        self.has_policy = any(account.has_policy for account in accounts)
+        self.has_call_limits = any(account.has_call_limits for account in accounts)
         self.deck_ids = tuple(
             next((one.config.deck for one in accounts[leg:] if one.config.deck), default_deck)
             for leg in range(len(accounts))
         )
-
-    def call_keys(self, call_id: str) -> list[bytes]:
-        """Return the ten keys that every script about one call takes."""
-        return [
-            keys.call(self.tag, self.accounts[0].id, call_id),
+        self._call_prefix = keys.call(tag, self.id, "")
+        self._shared_keys = (
             self.leases_key,
             self.closed_prefix,
             self.bucket_key,
             self.ledger_key,
             self.events_key,
             *self.account_keys,
-        ]
+        )
+        self._validity = (0, 0)
+        self._limits: dict[CallClass, tuple[bytes, ...]] = {}
+
+    def call_keys(self, call_id: str) -> list[bytes]:
+        """Return the ten keys that every script about one call takes."""
+        return [self._call_prefix + call_id.encode(), *self._shared_keys]
 
     def validity(self, at: int) -> tuple[int, int]:
         """Return the store seconds in which every account's day and month numbers hold."""
-        periods = [account.period(at) for account in self.accounts]
-        return (
-            max(period.valid_from for period in periods),
-            min(period.valid_until for period in periods),
-        )
+        known = self._validity
+        if not known[0] <= at < known[1]:
+            periods = [account.period(at) for account in self.accounts]
+            known = self._validity = (
+                max(period.valid_from for period in periods),
+                min(period.valid_until for period in periods),
+            )
+            self._limits.clear()
+        return known
+
+    def limits(self, call_class: CallClass, at: int) -> tuple[bytes, ...]:
+        """Return every account's packed limits for a call of this class at store second `at`."""
+        self.validity(at)
+        packed = self._limits.get(call_class)
+        if packed is None:
+            packed = tuple(account.limits(call_class, at) for account in self.accounts)
+            self._limits[call_class] = packed
+        return packed
 
 
 def _optional(amount: str | None) -> int | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections import namedtuple
+from operator import itemgetter
 from typing import Any
 
 #: Stands for "no limit" or "no threshold" where 0 and negative amounts mean something.
@@ -38,18 +39,19 @@ class Layout:
         self.names = tuple(field_name for field_name, _ in self.fields)
         self.size = self.struct.size
         self._tuple: Any = namedtuple(name, self.names)  # type: ignore[misc]
+        self._blank = {
+            field_name: b"" if code.startswith("digest") else 0 for field_name, code in self.fields
+        }
+        self._in_order = itemgetter(*self.names)
 
     def pack(self, **values: Any) -> bytes:
         """Return the record; fields that are not named are 0."""
-        unknown = values.keys() - set(self.names)
-        if unknown:
-            raise TypeError(f"{self.name} has no field {sorted(unknown)[0]}")
-        return self.struct.pack(
-            *(
-                values.get(field_name, b"" if code.startswith("digest") else 0)
-                for field_name, code in self.fields
+        record = self._blank | values
+        if len(record) != len(self.names):
+            raise TypeError(
+                f"{self.name} has no field {sorted(values.keys() - set(self.names))[0]}"
             )
-        )
+        return self.struct.pack(*self._in_order(record))
 
     def unpack(self, data: bytes, offset: int = 0) -> Any:
         """Return the record at `offset` as a named tuple of this layout's fields."""
