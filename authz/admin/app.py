@@ -52,6 +52,7 @@ def create_app(services: Services, readiness: Callable[[], str | None]) -> web.A
         return response
 
     app = web.Application(middlewares=[guard], client_max_size=settings.body_bytes_max)
+    app.on_response_prepare.append(_name_server)
     for route in ROUTES:
         app.router.add_route(route.method, route.path, _handler(services, route))
     app.router.add_get("/livez", _live)
@@ -123,6 +124,11 @@ def _audit(request: web.Request, route: str, status: int) -> None:
             status=status,
             remote=request.remote,
         )
+
+
+async def _name_server(_request: web.Request, response: web.StreamResponse) -> None:
+    # Which versions run here is nobody's business.
+    response.headers[hdrs.SERVER] = "authz"
 
 
 async def _live(_request: web.Request) -> web.Response:

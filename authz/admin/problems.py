@@ -13,11 +13,12 @@ from authz.problems import ProblemDocument, problem, problem_of, unexpected_prob
 from authz.rating.report import DeckRefused, ImportReport
 
 _OUT_OF_RANGE = "amount_out_of_range"
-_HTTP_REASONS = {
-    404: "not_found",
-    405: "method_not_allowed",
-    413: "body_too_large",
-    417: "expectation_failed",
+#: What aiohttp refuses by itself: reason and detail by status.
+_HTTP_PROBLEMS = {
+    404: ("not_found", "no such path"),
+    405: ("method_not_allowed", "the path has no such method"),
+    413: ("body_too_large", "the body is too large"),
+    417: ("expectation_failed", "the only expectation here is 100-continue"),
 }
 
 
@@ -54,8 +55,8 @@ def document_of(error: Exception, route: str) -> ProblemDocument:
                 detail=str(error),
                 report=error.report,
             )
-        case web.HTTPException() if error.status in _HTTP_REASONS:
-            return problem(error.status, _HTTP_REASONS[error.status], error.text or "")
+        case web.HTTPException() if error.status in _HTTP_PROBLEMS:
+            return problem(error.status, *_HTTP_PROBLEMS[error.status])
         case StoreError():
             log.event("store_failed", level="warning", error=error, route=route)
     return problem_of(error) or unexpected_problem(error, route)

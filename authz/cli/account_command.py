@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import click
 import msgspec
 
@@ -199,25 +201,25 @@ def balance(invocation: Invocation, account_id: str, as_json: bool) -> None:
     if as_json:
         print_json(view)
         return
-    right = ("balance", "held", "used", "available", "limit", "calls", "today", "month")
+    accounts = (view, *view.chain)
+    lines: dict[str, Callable[[AccountBalance], object]] = {
+        "currency": lambda one: one.currency,
+        "balance": lambda one: one.balance,
+        "held": lambda one: one.held,
+        "used": lambda one: one.used,
+        "available": _available,
+        "credit limit": lambda one: one.credit_limit,
+        "calls": lambda one: one.calls,
+        "trunks inbound": lambda one: one.trunks.inbound,
+        "trunks outbound": lambda one: one.trunks.outbound,
+        "spend today": lambda one: one.spend_today,
+        "spend this month": lambda one: one.spend_month,
+    }
+    names = [one.account for one in accounts]
     print_table(
-        ("account", "currency", *right),
-        [
-            (
-                one.account,
-                one.currency,
-                one.balance,
-                one.held,
-                one.used,
-                _available(one),
-                one.credit_limit,
-                one.calls,
-                one.spend_today,
-                one.spend_month,
-            )
-            for one in (view, *view.chain)
-        ],
-        right=right,
+        ("", *names),
+        [(name, *map(field, accounts)) for name, field in lines.items()],
+        right=names,
     )
 
 

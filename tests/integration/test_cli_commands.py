@@ -166,7 +166,10 @@ def test_accounts_are_listed_with_balances(cli: Cli, deck_file: Path) -> None:
         "acme-sales"
     ]
     assert len(cli.json("account", "list", "--limit", "1")) == 1
-    assert cli.ok("account", "balance", "acme-sales").splitlines()[2].split()[0] == "acme"
+    lines = cli.ok("account", "balance", "acme-sales").splitlines()
+    assert lines[0].split() == ["acme-sales", "acme"]
+    assert lines[2].split() == ["balance", "5", "10"]
+    assert cli.json("account", "balance", "acme-sales")["chain"][0]["account"] == "acme"
 
 
 def test_money_is_booked_once_for_each_reference(cli: Cli, deck_file: Path, store_url: str) -> None:
