@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
+import msgspec
 from msgspec import Meta, Struct
 
 from authz.engine.clock import StoreClock
@@ -116,6 +117,9 @@ class PostingRefused(Struct, frozen=True):
     posted: bool = False
 
 
+_Book = Callable[[], Awaitable[Posted | PostingRefused]]
+
+
 class _Posting(NamedTuple):
     """A posting in the store's numbers: what every leg is moved by, leaf first."""
 
@@ -162,7 +166,8 @@ class PostingService:
             raise InvalidInput("call_id", "only a refund names a call")
         if amount is None and request.call_id is None:
             raise InvalidInput("amount", "is missing; only a refund of a call may leave it out")
-        return await self._perform(account_id, partial(self._credit, account_id, request, amount))
+        book = partial(self._credit, account_id, request, amount)
+        return await self._perform(account_id, book, book)
 
     async def debit(self, account_id: str, request: DebitRequest) -> Posted | PostingRefused:
         """Book a debit on the account and, unless its scope is `self`, on all its ancestors.
@@ -171,17 +176,23 @@ class PostingService:
         otherwise.
         """
         amount = _positive(request.amount)
-        return await self._perform(account_id, partial(self._debit, account_id, request, amount))
+        # What was booked once is booked again whatever is available by then.
+        unconditional = msgspec.structs.replace(request, require_available=False)
+        return await self._perform(
+            account_id,
+            partial(self._debit, account_id, request, amount),
+            partial(self._debit, account_id, unconditional, amount),
+        )
 
     async def _perform(
-        self, account_id: str, book: Callable[[], Awaitable[Posted | PostingRefused]]
+        self, account_id: str, book: _Book, book_again: _Book
     ) -> Posted | PostingRefused:
         posted = await book()
         if self._resend is not None and isinstance(posted, Posted):
             tag = await self._directory.tag_of(account_id)
             if tag is not None and not posted.duplicate:
                 self._resend.observe(tag, posted.sequence)
-            self._resend.remember(book)
+            self._resend.remember(book_again)
         return posted
 
     async def _credit(

@@ -17,6 +17,9 @@ from authz import log
 from authz.errors import AuthzError, NotExecuted, OutcomeUnknown
 
 WINDOW_MS: Final = 10_000
+#: However long the store was away, nothing older is said again: what makes an operation
+#: idempotent is kept for at least so long.
+_AGE_MS_MAX: Final = 86_400_000
 _OPERATIONS_MAX: Final = 200_000
 #: Operations sent again at once: few enough to leave the connection to live traffic.
 _BATCH: Final = 64
@@ -34,15 +37,23 @@ class _Kept(NamedTuple):
 class ResendWindow:
     """Keeps the operations of the last ten seconds and repeats them when the store lost any.
 
+    The seconds end with the last operation that the store has answered: an outage, however long,
+    uses none of them up.
+
     Give it every settle, credit and debit that the store has answered (`remember`) and the
     bucket's ledger sequence in that answer (`observe`); register `repeat` with
     `StoreClient.on_run_id_change`. An operation must not remember itself when it is repeated.
     """
 
     def __init__(
-        self, *, window_ms: int = WINDOW_MS, operations_max: int = _OPERATIONS_MAX
+        self,
+        *,
+        window_ms: int = WINDOW_MS,
+        operations_max: int = _OPERATIONS_MAX,
+        clock_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000,
     ) -> None:
         self._window_ms = window_ms
+        self._clock_ms = clock_ms
         self._kept: deque[_Kept] = deque(maxlen=operations_max)
         self._due: deque[Operation] = deque()
         self._sequences: dict[str, int] = {}
@@ -55,7 +66,7 @@ class ResendWindow:
 
     def remember(self, operation: Operation) -> None:
         """Keep an operation that the store has just answered."""
-        now_ms = _now_ms()
+        now_ms = self._clock_ms()
         oldest_ms = now_ms - self._window_ms
         while self._kept and self._kept[0].done_ms < oldest_ms:
             self._kept.popleft()
@@ -76,13 +87,11 @@ class ResendWindow:
 
     def repeat(self, _previous: str, _present: str) -> None:
         """Perform everything in the window again; the arguments (run ids) do not matter."""
-        oldest_ms = _now_ms() - self._window_ms
+        oldest_ms = self._clock_ms() - _AGE_MS_MAX
         self._due.extend(kept.operation for kept in self._kept if kept.done_ms >= oldest_ms)
         self._kept.clear()
         self._sequences.clear()
-        if self._due and self._task is None:
-            self._task = asyncio.create_task(self._repeat_due(), name="resend")
-            self._task.add_done_callback(self._ended)
+        self._start()
 
     async def finished(self) -> None:
         """Wait until everything that is due has been repeated."""
@@ -96,10 +105,20 @@ class ResendWindow:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
+    def _start(self) -> None:
+        if self._due and self._task is None:
+            self._task = asyncio.create_task(self._repeat_due(), name="resend")
+            self._task.add_done_callback(self._ended)
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._task = None
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():
+            return
+        if (error := task.exception()) is not None:
             log.event("resend_failed", level="error", error=error)
+        else:
+            # Another loss may have been noticed since the task found nothing more to do.
+            self._start()
 
     async def _repeat_due(self) -> None:
         log.event("resend_started", operations=len(self._due))
@@ -126,7 +145,3 @@ class ResendWindow:
             return True
         self.remember(operation)
         return True
-
-
-def _now_ms() -> int:
-    return time.monotonic_ns() // 1_000_000

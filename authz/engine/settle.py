@@ -55,8 +55,9 @@ async def settle(
             answer = _answer(context, chain, request, reply)
             if not answer.duplicate:
                 context.resend.observe(chain.tag, reply[3])
-                if not is_repeat:
-                    _keep(context, request, plan)
+            # A duplicate too: whoever booked it may have died, or never got the answer.
+            if not is_repeat:
+                _keep(context, request, plan)
             return answer
     raise NotExecuted("the call kept changing while it was settled")
 

@@ -432,7 +432,23 @@ async def test_a_sequence_that_goes_back_gives_the_loss_away(store: StoreClient)
     await assert_clean_audit(store)
 
 
-async def test_the_window_forgets_what_is_old_and_what_is_too_much() -> None:
+async def test_a_lost_debit_is_booked_again_whatever_is_available_by_then(
+    store: StoreClient,
+) -> None:
+    window = ResendWindow()
+    books = Books(store, window)
+    await books.open("acme", "10")
+    before = await _snapshot(store)
+    await books.debit("acme", "8", reference="r1", require_available=True)
+    await _lose_last_posting(books, before)
+    await books.debit("acme", "5", reference="r2")
+    window.repeat("one run", "another run")
+    await window.finished()
+    assert (await books.state("acme")).balance == -3_000_000
+    await assert_clean_audit(store)
+
+
+async def test_the_window_forgets_what_is_too_much() -> None:
     performed: list[int] = []
 
     async def perform(number: int) -> None:
@@ -444,10 +460,6 @@ async def test_the_window_forgets_what_is_old_and_what_is_too_much() -> None:
     window.repeat("a", "b")
     await window.finished()
     assert performed == [2, 3, 4]
-    expired = ResendWindow(window_ms=-1)
-    expired.remember(lambda: perform(9))
-    expired.repeat("a", "b")
-    assert expired.operations == 0
 
 
 async def test_the_window_waits_for_a_store_that_is_away(store: StoreClient) -> None:
