@@ -1,0 +1,3 @@
+"""What authz costs, measured: see docs/benchmarks.md for the commands and the figures."""
+
+from __future__ import annotations
