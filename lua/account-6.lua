@@ -16,15 +16,18 @@ local function create()
   if KEYS[5] ~= KEYS[1] and redis.call("HEXISTS", KEYS[5], "s") == 0 then
     return nil, {OUTCOME_ACCOUNT_MISSING, 2}
   end
-  local state = unpack_account_state(string.rep("\0", SIZE_account_state))
+  local blank = string.rep("\0", SIZE_account_state)
+  local state = unpack_account_state(blank)
   state.layout = LAYOUT_NUMBER
   return state
 end
 
 -- An alert whose limit the new configuration has moved out of reach may be raised again.
 local function rearm_all(state)
-  local limits = unpack_limits(ARGV[5])
+  local packed_limits = ARGV[5]
+  local limits = unpack_limits(packed_limits)
   state.limits, state.key = limits, KEYS[1]
+  open_account_state(state)
   rearm(KEYS[6], state)
   if state.day == limits.day then
     state.day_mark = spend_mark(state.day_spend, limits.daily_limit, state.day_mark)
@@ -70,9 +73,13 @@ local function close(state)
   return {0, 0, 0}
 end
 
-local packed = redis.call("HGET", KEYS[1], "s")
-local state = packed and unpack_account_state(packed)
-if ARGV[1] == "close" then
-  return close(state)
+local function run()
+  local packed = redis.call("HGET", KEYS[1], "s")
+  local state = packed and unpack_account_state(packed)
+  if ARGV[1] == "close" then
+    return close(state)
+  end
+  return put(state, tonumber(ARGV[3]))
 end
-return put(state, tonumber(ARGV[3]))
+
+return run()

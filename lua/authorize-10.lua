@@ -23,6 +23,7 @@ local legs = request.legs
 local counted = is_counted(request.call_class, request.direction)
 
 -- The answer of an open call to the same question; adopts it for this attempt.
+--- @seldom
 local function repeat_answer(record, accounts)
   local head, call_legs, tail = unpack_call(record)
   if request.dry_run == 0 then
@@ -93,10 +94,12 @@ local function leg_billing(account, leg_request)
 end
 
 -- At most one event a minute and account tells that a covered call found no plain trunk.
+--- @seldom
 local function alert_trunks(account, leg_request, billing)
   if leg_request.trunk_covered == 0 or request.dry_run == 1 or request.exempt == 1 then
     return false
   end
+  open_account_state(account)
   if billing == BILLING_BURST and now_seconds - account.burst_event_at >= TRUNKS_EVENT_SECONDS then
     account.burst_event_at = now_seconds
     emit(KEYS[6], "trunks.burst", account, "inbound", account.trunks_inbound,
@@ -114,6 +117,7 @@ local function alert_trunks(account, leg_request, billing)
 end
 
 -- A denial changes no counter; it may leave a trunk alert and the time of it.
+--- @seldom
 local function deny(reason, leg, account, leg_request)
   if account and leg_request and alert_trunks(account, leg_request, nil) then
     store_accounts({account})
@@ -121,6 +125,7 @@ local function deny(reason, leg, account, leg_request)
   return {reason, leg, now_us, 0}
 end
 
+--- @seldom
 local function short(accounts, billings, rooms, credits, reason, leg)
   local answer = {OUTCOME_SHORT, reason, leg, 0}
   for index = 1, #accounts do
@@ -135,8 +140,10 @@ end
 local function admit(accounts, leg_requests, billings, rooms, holds, seconds, final)
   local head = {
     layout = LAYOUT_NUMBER, state = STATE_OPEN, call_class = request.call_class,
-    direction = request.direction, legs = legs, final = final, reported = request.adopt,
-    marks = request.marks, attempt = request.attempt, request = ARGV[4], authorized_us = now_us,
+    direction = request.direction, legs = legs, final = final,
+    reported = request.used_seconds > 0 and 1 or 0,
+    marks = request.marks, attempt = request.attempt, request = ARGV[4],
+    authorized_us = now_us - request.used_seconds * 1000000,
     ring_seconds = request.ring_seconds, granted_seconds = seconds,
     used_seconds = request.used_seconds, lease_ms = 0,
   }
@@ -149,7 +156,9 @@ local function admit(accounts, leg_requests, billings, rooms, holds, seconds, fi
     if is_charged then
       held, used = holds[leg], leg_requests[leg].used
     end
-    alert_trunks(account, leg_requests[leg], billings[leg])
+    if leg_requests[leg].trunk_covered == 1 and billings[leg] ~= BILLING_TRUNK then
+      alert_trunks(account, leg_requests[leg], billings[leg])
+    end
     account.held = account.held + held
     account.used = account.used + used
     count_call(account, request.call_class, request.direction, billings[leg], 1)
@@ -168,6 +177,7 @@ local function admit(accounts, leg_requests, billings, rooms, holds, seconds, fi
 end
 
 -- Finds the leg that even the last step does not fit, and why; or answers short.
+--- @seldom
 local function refuse(accounts, leg_requests, billings, is_charged, rooms, credits, reasons)
   local smallest = {struct.unpack(">i4" .. string.rep("i8", legs), ARGV[6],
     (request.steps - 1) * (4 + 8 * legs) + 1)}
@@ -203,7 +213,9 @@ local function decide()
   local rooms, credits, reasons = {}, {}, {}
   local is_limited = false
   for leg = 1, legs do
-    leg_requests[leg] = unpack_leg_request(ARGV[FIRST_REQUEST + leg - 1])
+    local packed = ARGV[FIRST_REQUEST + leg - 1]
+    local leg_request = unpack_leg_request(packed)
+    leg_requests[leg] = leg_request
     roll_period(accounts[leg])
     reason = counted and limit_reached(accounts[leg])
     if reason then
@@ -231,11 +243,11 @@ local function decide()
   end
   table.remove(holds, 1)
   local final = request.final
-  if request.second_try == 1 then
-    final = 1
-  elseif not is_limited then
+  if not is_limited then
     seconds = request.uncharged_seconds
     final = seconds >= 0 and 1 or 0
+  elseif request.second_try == 1 then
+    final = 1
   end
   return admit(accounts, leg_requests, billings, rooms, holds, seconds, final)
 end

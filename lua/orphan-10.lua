@@ -50,8 +50,9 @@ local function claim()
   local costs = provisional_costs(head, call_legs)
   release_call(accounts, head, call_legs)
   local movements = charge_legs(accounts, call_legs, costs)
+  -- Hold and use stay in the record, for a call that comes back; the accounts have them no more.
   for leg = 1, head.legs do
-    call_legs[leg].charged, call_legs[leg].held, call_legs[leg].used = costs[leg], 0, 0
+    call_legs[leg].charged = costs[leg]
   end
   head.state = STATE_ORPHAN
   -- The first write frees memory: an orphan is claimed also when the store is full.

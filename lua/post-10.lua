@@ -89,7 +89,7 @@ local function remembered(accounts)
 end
 
 local function is_recharge_answer(account)
-  return request.recharge > 0 and request.recharge <= account.recharge_number
+  return request.recharge > 0 and request.recharge <= open_account_state(account).recharge_number
 end
 
 local function post()

@@ -16,12 +16,16 @@
 
 local request = unpack_reserve(ARGV[1])
 
--- Before the call's money: an orphan's charge is reversed and its slots are taken again.
+-- An orphan's charge is reversed, and what it gave back when it was claimed is taken again.
+--- @seldom
 local function reopen(accounts, head, call_legs)
   local costs = {}
   for leg = 1, head.legs do
+    local account, call_leg = accounts[leg], call_legs[leg]
     costs[leg] = 0
-    count_call(accounts[leg], head.call_class, head.direction, call_legs[leg].billing, 1)
+    account.held = account.held + call_leg.held
+    account.used = account.used + call_leg.used
+    count_call(account, head.call_class, head.direction, call_leg.billing, 1)
   end
   local movements = charge_legs(accounts, call_legs, costs)
   for leg = 1, head.legs do
@@ -49,8 +53,11 @@ local function write(accounts, head, call_legs, tail, reversal)
   store_accounts(accounts)
 end
 
--- Takes the reported use into the call and the accounts.
+-- Takes the reported use into the call and the accounts; use never becomes less.
 local function record_use(accounts, head, call_legs)
+  if request.used_seconds <= head.used_seconds then
+    return
+  end
   local costs = unpack_amounts(ARGV[2], head.legs)
   for leg = 1, head.legs do
     local call_leg = call_legs[leg]
@@ -67,17 +74,6 @@ local function answer_grant(accounts, head, call_legs, unchanged)
   return append_legs({REASON_OK, head.granted_seconds, head.final, unchanged}, call_legs, accounts)
 end
 
--- A report of no new use is a sign of life: only the lease moves.
-local function renew(accounts, head, call_legs, tail)
-  head.lease_ms = lease_end(head, request.grace_seconds, request.life_seconds)
-  redis.call("SET", KEYS[1], pack_call(head, call_legs, tail))
-  redis.call("ZADD", KEYS[2], head.lease_ms, ARGV[3])
-  if request.denial ~= 0 then
-    return {request.denial, 1}
-  end
-  return answer_grant(accounts, head, call_legs, 1)
-end
-
 -- Room of every leg for its whole hold, why it may be short, and the first leg that is.
 local function measure_room(accounts, call_legs)
   local rooms, credits, reasons, is_charged = {}, {}, {}, {}
@@ -92,6 +88,30 @@ local function measure_room(accounts, call_legs)
   return rooms, credits, reasons, is_charged, shortest
 end
 
+-- Whether the reason that the caller found ends the call. A cap that was lowered below what is
+-- granted already ends it only there.
+local function is_denied(head)
+  return request.denial ~= 0 and (request.denial == REASON_ACCOUNT_DISABLED
+    or head.state ~= STATE_OPEN or head.granted_seconds < 0
+    or request.used_seconds >= head.granted_seconds)
+end
+
+-- A report of no new use is a sign of life: only the lease moves. A call that was denied more is
+-- denied it again.
+local function renew(accounts, head, call_legs, tail)
+  head.lease_ms = lease_end(head, request.grace_seconds, request.life_seconds)
+  redis.call("SET", KEYS[1], pack_call(head, call_legs, tail))
+  redis.call("ZADD", KEYS[2], head.lease_ms, ARGV[3])
+  if is_denied(head) then
+    return {request.denial, 1}
+  end
+  if head.granted_seconds >= 0 and head.used_seconds >= head.granted_seconds then
+    local _, _, reasons, _, shortest = measure_room(accounts, call_legs)
+    return {reasons[shortest], shortest}
+  end
+  return answer_grant(accounts, head, call_legs, 1)
+end
+
 local function hold_more(accounts, call_legs, values, rooms, is_charged)
   for leg = 1, #call_legs do
     if is_charged[leg] then
@@ -103,6 +123,7 @@ local function hold_more(accounts, call_legs, values, rooms, is_charged)
   end
 end
 
+--- @seldom
 local function short(reason, leg, head, call_legs, rooms, credits)
   local answer = {OUTCOME_SHORT, reason, leg, head.granted_seconds}
   for index = 1, #call_legs do
@@ -113,10 +134,21 @@ local function short(reason, leg, head, call_legs, rooms, credits)
   return answer
 end
 
+-- Whether the hold that an orphan had fits once more.
+local function fits_again(call_legs, rooms, is_charged)
+  for leg = 1, #call_legs do
+    if is_charged[leg] and call_legs[leg].held > 0 and call_legs[leg].held > rooms[leg] then
+      return false
+    end
+  end
+  return true
+end
+
 -- Extends the grant by the largest step that fits; without one the old grant becomes final.
+-- An orphan comes back with its old grant at the least, or not at all.
 local function extend(accounts, head, call_legs, tail)
-  local was_orphan = head.state == STATE_ORPHAN
-  local granted = head.granted_seconds
+  local was_orphan, granted = head.state == STATE_ORPHAN, head.granted_seconds
+  local is_spent = granted >= 0 and request.used_seconds >= granted
   local reversal
   if was_orphan then
     reversal = reopen(accounts, head, call_legs)
@@ -124,20 +156,23 @@ local function extend(accounts, head, call_legs, tail)
   record_use(accounts, head, call_legs)
   local rooms, credits, reasons, is_charged, shortest = measure_room(accounts, call_legs)
   local seconds, values = largest_step(ARGV[4], request.steps, head.legs, rooms, is_charged)
-  local adds = seconds and (seconds < 0 or seconds > granted or (was_orphan and seconds == granted))
+  if not seconds and request.second_try == 0 then
+    return short(reasons[shortest], shortest, head, call_legs, rooms, credits)
+  end
+  local adds = seconds and (seconds < 0 or seconds > granted)
+  if was_orphan and not adds
+    and (is_spent or not fits_again(call_legs, rooms, is_charged)) then
+    return {reasons[shortest], shortest}
+  end
   if adds then
     hold_more(accounts, call_legs, values, rooms, is_charged)
     head.granted_seconds = seconds
     head.final = request.second_try == 1 and 1 or request.final
-  elseif not seconds and request.second_try == 0 then
-    return short(reasons[shortest], shortest, head, call_legs, rooms, credits)
-  elseif was_orphan then
-    return {reasons[shortest], shortest}
   elseif not seconds or request.second_try == 1 or request.final == 1 then
     head.final = 1
   end
   write(accounts, head, call_legs, tail, reversal)
-  if not adds and granted >= 0 and request.used_seconds >= granted then
+  if not adds and is_spent then
     return {reasons[shortest], shortest}
   end
   return answer_grant(accounts, head, call_legs, adds and 0 or 1)
@@ -165,7 +200,7 @@ local function reserve()
   if head.state == STATE_OPEN and request.used_seconds <= head.used_seconds then
     return renew(accounts, head, call_legs, tail)
   end
-  if request.denial ~= 0 then
+  if is_denied(head) then
     if head.state == STATE_OPEN then
       record_use(accounts, head, call_legs)
       write(accounts, head, call_legs, tail)

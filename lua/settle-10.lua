@@ -14,16 +14,20 @@
 local request = unpack_settle(ARGV[1])
 
 -- An authorize that its own hang-up has overtaken must not start the call.
+--- @seldom
 local function mark_ended()
   local mark = pack_call_head({
     layout = LAYOUT_NUMBER, state = STATE_ENDED, call_class = 0, direction = 0, legs = 0,
     final = 0, reported = 0, marks = 0, attempt = 0, request = string.rep("0", 8),
     authorized_us = now_us, lease_ms = 0, ring_seconds = 0, granted_seconds = 0, used_seconds = 0,
   })
+  -- A write that needs no memory opens the way for one that does: a full store takes a settle.
+  redis.call("DEL", KEYS[1])
   redis.call("SET", KEYS[1], mark, "EX", request.ring_seconds)
   return {OUTCOME_UNKNOWN_CALL}
 end
 
+--- @seldom
 local function settle_unknown()
   local tombstone = find_tombstone(KEYS[3], ARGV[2], request.closed_hours)
   if tombstone then

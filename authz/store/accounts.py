@@ -134,6 +134,7 @@ class Account:
             monthly_limit=_limit(config.monthly_spend_limit),
             day=period.day,
             month=period.month,
+            quiet_above=self._quiet_above(),
             low_threshold=NONE if low is None else parse_amount(low.threshold),
             low_repeat_seconds=(low.repeat_hours or 0) * 3600 if low else 0,
             recharge_mode=Recharge[recharge.mode.upper()] if recharge else Recharge.NONE,
@@ -142,6 +143,18 @@ class Account:
             recharge_interval_seconds=recharge.min_interval_hours * 3600 if recharge else 0,
             recharge_monthly_cap=_limit(recharge.monthly_cap if recharge else None),
         )
+
+    def _quiet_above(self) -> int:
+        """Return the balance − used above which no alert or recharge can be due."""
+        config = self.config
+        thresholds = [NONE]
+        if not self.unlimited:
+            thresholds.append(-self.credit_limit)
+            if config.low_balance is not None:
+                thresholds.append(parse_amount(config.low_balance.threshold))
+        if config.auto_recharge is not None and config.auto_recharge.enabled:
+            thresholds.append(parse_amount(config.auto_recharge.threshold))
+        return max(thresholds)
 
     def arrival(self) -> tuple[int, int]:
         """Return interval and burst tolerance of calls per second in µs.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections import namedtuple
+from collections.abc import Mapping
 from operator import itemgetter
 from typing import Any
 
@@ -26,23 +27,36 @@ _CODES = {  # ours: (Python struct, Lua struct)
 
 
 class Layout:
-    """One packed record: names and widths of its fields, in order."""
+    """One packed record: names and widths of its fields, in order.
 
-    def __init__(self, name: str, fields: str) -> None:
+    The fields from `lazy_from` on are seldom needed: the scripts carry them along packed until
+    one asks for them.
+    """
+
+    def __init__(self, name: str, fields: str, *, lazy_from: str | None = None) -> None:
         self.name = name
         self.fields: list[tuple[str, str]] = []
         for line in fields.split(","):
             field_name, code = line.split(":")
             self.fields.append((field_name.strip(), code.strip()))
         self.struct = struct.Struct(">" + "".join(_CODES[code][0] for _, code in self.fields))
-        self.lua_format = ">" + "".join(_CODES[code][1] for _, code in self.fields)
         self.names = tuple(field_name for field_name, _ in self.fields)
         self.size = self.struct.size
+        self.eager = len(self.names) if lazy_from is None else self.names.index(lazy_from)
         self._tuple: Any = namedtuple(name, self.names)  # type: ignore[misc]
         self._blank = {
             field_name: b"" if code.startswith("digest") else 0 for field_name, code in self.fields
         }
         self._in_order = itemgetter(*self.names)
+
+    @property
+    def is_lazy(self) -> bool:
+        """Whether some fields stay packed in the scripts until they are asked for."""
+        return self.eager < len(self.names)
+
+    def lua_format(self, first: int = 0, end: int | None = None) -> str:
+        """Return the format of the fields from place `first` to before `end`, for Lua."""
+        return ">" + "".join(_CODES[code][1] for _, code in self.fields[first:end])
 
     def pack(self, **values: Any) -> bytes:
         """Return the record; fields that are not named are 0."""
@@ -58,17 +72,66 @@ class Layout:
         return self._tuple._make(self.struct.unpack_from(data, offset))
 
     def lua_codec(self) -> str:
-        """Return Lua functions `unpack_<name>(data, position)` and `pack_<name>(record)`."""
-        names = ", ".join(self.names)
-        pairs = ", ".join(f"{field_name} = {field_name}" for field_name in self.names)
-        values = ", ".join(f"record.{field_name}" for field_name in self.names)
+        """Return Lua functions `unpack_<name>(data, position)` and `pack_<name>(record)`.
+
+        Of a record with lazy fields, `open_<name>(record)` makes those fields of it too.
+        """
+        if self.is_lazy:
+            return self._lua_lazy_codec()
         return (
             f"local function unpack_{self.name}(data, position)\n"
-            f'  local {names} = struct.unpack("{self.lua_format}", data, position)\n'
-            f"  return {{{pairs}}}\n"
+            f"  {self.lua_unpack('record', 'data, position')}\n"
+            "  return record\n"
             "end\n"
             f"local function pack_{self.name}(record)\n"
-            f'  return struct.pack("{self.lua_format}", {values})\n'
+            f"  return {self.lua_pack(self._fields_of_record())}\n"
+            "end\n"
+            f"local SIZE_{self.name} = {self.size}\n"
+        )
+
+    def lua_unpack(self, target: str, arguments: str, *, is_local: bool = True) -> str:
+        """Return a Lua statement that makes `target` the record found at `data[, position]`."""
+        names = self.names[: self.eager]
+        pairs = [f"{name} = {name}" for name in names]
+        rest = ""
+        if self.is_lazy:
+            rest = ", position_of_rest"
+            data = arguments.partition(",")[0]
+            pairs.append(f"rest = string.sub({data}, position_of_rest)")
+        return (
+            f"{f'local {target} ' if is_local else ''}do local {', '.join(names)}{rest} = "
+            f'struct.unpack("{self.lua_format(0, self.eager)}", {arguments}) '
+            f"{target} = {{{', '.join(pairs)}}} end"
+        )
+
+    def lua_pack(self, values: Mapping[str, str]) -> str:
+        """Return a Lua expression: the record of these expressions, one a field, packed."""
+        in_order = ", ".join(values[name] for name in self.names)
+        return f'struct.pack("{self.lua_format()}", {in_order})'
+
+    def _fields_of_record(self) -> dict[str, str]:
+        return {name: f"record.{name}" for name in self.names}
+
+    def _lua_lazy_codec(self) -> str:
+        eager = ", ".join(f"record.{name}" for name in self.names[: self.eager])
+        lazy = ", ".join(f"record.{name}" for name in self.names[self.eager :])
+        return (
+            f"local function unpack_{self.name}(data)\n"
+            f"  {self.lua_unpack('record', 'data')}\n"
+            "  return record\n"
+            "end\n"
+            f"local function open_{self.name}(record)\n"
+            "  if record.rest then\n"
+            f'    {lazy} = struct.unpack("{self.lua_format(self.eager)}", record.rest)\n'
+            "    record.rest = nil\n"
+            "  end\n"
+            "  return record\n"
+            "end\n"
+            f"local function pack_{self.name}(record)\n"
+            "  if record.rest then\n"
+            f'    return struct.pack("{self.lua_format(0, self.eager)}", {eager}) .. record.rest\n'
+            "  end\n"
+            f"  return {self.lua_pack(self._fields_of_record())}\n"
             "end\n"
             f"local SIZE_{self.name} = {self.size}\n"
         )
@@ -82,24 +145,28 @@ ACCOUNT_STATE = Layout(
     calls: i64, calls_tollfree: i64, calls_premium: i64, calls_caribbean: i64,
     calls_national: i64, calls_international: i64, calls_satellite: i64, calls_unknown: i64,
     trunks_inbound: i64, trunks_outbound: i64, arrival_us: i64,
-    day: i64, day_spend: i64, day_mark: i64, month: i64, month_spend: i64, month_mark: i64,
+    day: i64, day_spend: i64, month: i64, month_spend: i64,
+    day_mark: i64, month_mark: i64,
     low_at: i64, exhausted_at: i64, trunks_event_at: i64, burst_event_at: i64,
     recharge_pending: i64, recharge_at: i64, recharge_succeeded_at: i64,
     recharge_failures: i64, recharge_month: i64, recharge_month_amount: i64,
     recharge_number: i64""",
+    lazy_from="day_mark",
 )
 
-#: What the daemon knows of an account, checked against `version`. -1: no limit, NONE: no threshold.
+#: What the daemon knows of an account, checked against `version`. -1: no limit, NONE: no
+#: threshold. With balance − used above `quiet_above` there is no alert to be raised.
 LIMITS = Layout(
     "limits",
     """version: i64, credit_limit: i64, unlimited: u8, per_minute: u8,
     trunks_inbound: i32, trunks_outbound: i32,
     trunks_twoway: i32, trunks_burst: i32,
     calls_max: i32, class_calls_max: i32, arrival_interval_us: i64, arrival_burst_us: i64,
-    daily_limit: i64, monthly_limit: i64, day: i64, month: i64,
+    daily_limit: i64, monthly_limit: i64, day: i64, month: i64, quiet_above: i64,
     low_threshold: i64, low_repeat_seconds: i64,
     recharge_mode: u8, recharge_threshold: i64, recharge_amount: i64,
     recharge_interval_seconds: i64, recharge_monthly_cap: i64""",
+    lazy_from="low_threshold",
 )
 
 #: Beginning of a call record; `legs` times CALL_LEG and an opaque tail follow.

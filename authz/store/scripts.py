@@ -3,8 +3,10 @@
 A script is a file `<verb>-<number of keys>.lua`. A line `--- @include "name"` is replaced by
 `includes/name.lua`, once; a line `--- @layout name, ...` by the codecs of those layouts; every
 `REASON_...`, `KIND_...` and so on by its number. A name that does not exist is an error.
-Functions that a script does not use are left out: a store makes every function of a script anew
-at every call, which costs more than most of them do.
+
+A store makes every function of a script anew at every call, which costs more than most of them
+do. So functions that a script does not use are left out, records are unpacked where that is
+asked for, and the functions marked `--- @seldom` are made only when one of them is called.
 """
 
 from __future__ import annotations
@@ -23,7 +25,17 @@ from authz.store.layouts import LAYOUTS
 _INCLUDE = re.compile(r'^--- @include "([a-z_]+)"$')
 _LAYOUT = re.compile(r"^--- @layout (.+)$")
 _FILE_NAME = re.compile(r"^([a-z_]+)-(\d+)\.lua$")
-_FUNCTION = re.compile(r"^local function ([a-z_]+)\(.*?^end\n", re.MULTILINE | re.DOTALL)
+_FUNCTION = re.compile(
+    r"^(--- @seldom\n)?local function ([a-z_]+)\(.*?^end\n", re.MULTILINE | re.DOTALL
+)
+_UNPACK = re.compile(r"^( *)(local )?([a-z_.]+) = unpack_([a-z_]+)\(([^()]+)\)$", re.MULTILINE)
+_PACK = re.compile(r"(?<![a-z_])pack_([a-z_]+)\((?:([a-z_]+)|\{([^{}]*)\})\)")
+_PAIR = re.compile(r",\s*(?=[a-z_]+ = )")
+_SELDOM_MARK = "--- @seldom"
+_SELDOM_FUNCTION = re.compile(
+    rf"^{_SELDOM_MARK}\n(local function ([a-z_]+)\(.*?^end\n)", re.MULTILINE | re.DOTALL
+)
+_LAST_STATEMENT = re.compile(r"^return [a-z_]+\([^\n]*\)\n\Z", re.MULTILINE)
 _STRING = re.compile(r'"[^"\n]*"')
 _CONSTANT = re.compile(
     r"\b(?:REASON|OUTCOME|BILLING|CLASS|DIRECTION|STATE|MARK|KIND|POLICY|RECHARGE|LAYOUT|LIMIT"
@@ -62,20 +74,75 @@ def _resolve(lines: list[str], seen: set[str], stack: tuple[str, ...]) -> list[s
                 if f"layout {name}" not in seen:
                     seen.add(f"layout {name}")
                     resolved += LAYOUTS[name].lua_codec().splitlines()
-        elif not line.lstrip().startswith("--") and line.strip():
+        elif line == _SELDOM_MARK or (not line.lstrip().startswith("--") and line.strip()):
             resolved.append(line.rstrip())
     return resolved
+
+
+def _write_codecs_in_place(source: str, script: str) -> str:
+    """Return the source with calls that pack or unpack a record written out where they stand."""
+
+    def expression(match: re.Match[str]) -> str:
+        name, record, pairs = match.groups()
+        layout = LAYOUTS.get(name)
+        if layout is None or layout.is_lazy or source[: match.start()].endswith("function "):
+            return match[0]
+        if record is not None:
+            return layout.lua_pack({one: f"{record}.{one}" for one in layout.names})
+        values = dict(pair.strip().split(" = ", 1) for pair in _PAIR.split(pairs.strip(" ,\n")))
+        if values.keys() != set(layout.names):
+            raise InvariantError(f"{script} packs a {name} without some of its fields")
+        return layout.lua_pack(values)
+
+    def statement(match: re.Match[str]) -> str:
+        indent, local, target, name, arguments = match.groups()
+        if name not in LAYOUTS:
+            return match[0]
+        return indent + LAYOUTS[name].lua_unpack(target, arguments, is_local=bool(local))
+
+    return _UNPACK.sub(statement, _PACK.sub(expression, source))
 
 
 def _without_unused(source: str) -> str:
     """Return the source without functions at its top level that nothing in it calls."""
     while True:
         words = Counter(re.findall(r"\w+", _STRING.sub("", source)))
-        unused = [match for match in _FUNCTION.finditer(source) if words[match[1]] == 1]
+        unused = [match for match in _FUNCTION.finditer(source) if words[match[2]] == 1]
         if not unused:
             return source
         for match in reversed(unused):
             source = source[: match.start()] + source[match.end() :]
+
+
+def _mark_seldom(source: str) -> str:
+    """Return the source with a mark also on functions that only seldom ones call."""
+    while True:
+        often = _SELDOM_FUNCTION.sub("", source)
+        words = Counter(re.findall(r"\w+", _STRING.sub("", often)))
+        called = [match for match in _FUNCTION.finditer(often) if words[match[2]] == 1]
+        if not called:
+            return source
+        for match in called:
+            source = source.replace(match[0], f"{_SELDOM_MARK}\n{match[0]}")
+
+
+def _gather_seldom(source: str, name: str) -> str:
+    """Return the source with its seldom functions inside one, which makes and calls them."""
+    functions = list(_SELDOM_FUNCTION.finditer(source))
+    if not functions:
+        return source
+    last = _LAST_STATEMENT.search(source)
+    if last is None:
+        raise InvariantError(f"{name} does not end with the call of one function")
+    body = "".join(match[1] for match in functions)
+    choices = "".join(
+        f'if name == "{match[2]}" then return {match[2]}(...) end\n' for match in functions
+    )
+    often = _SELDOM_FUNCTION.sub("", source[: last.start()])
+    for match in functions:
+        often = re.sub(rf"\b{match[2]}\(\)", f'seldom("{match[2]}")', often)
+        often = re.sub(rf"\b{match[2]}\(", f'seldom("{match[2]}", ', often)
+    return f"local seldom\n{often}seldom = function(name, ...)\n{body}{choices}end\n{last[0]}"
 
 
 def flatten(text: str, name: str) -> str:
@@ -89,7 +156,8 @@ def flatten(text: str, name: str) -> str:
         return f"(0 - {-value})" if value < 0 else str(value)
 
     source = "\n".join(_resolve(text.splitlines(), set(), (name,)))
-    return _without_unused(_CONSTANT.sub(number, source) + "\n")
+    source = _write_codecs_in_place(_CONSTANT.sub(number, source) + "\n", name)
+    return _gather_seldom(_mark_seldom(_without_unused(source)), name)
 
 
 @cache

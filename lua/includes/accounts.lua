@@ -14,7 +14,8 @@ local function load_accounts(first_key, legs, first_limits, valid_from, valid_un
       return nil, {OUTCOME_ACCOUNT_MISSING, leg}
     end
     local account = unpack_account_state(packed)
-    account.limits = unpack_limits(ARGV[first_limits + leg - 1])
+    local packed_limits = ARGV[first_limits + leg - 1]
+    account.limits = unpack_limits(packed_limits)
     account.key = key
     if account.version ~= account.limits.version then
       stale = true
@@ -31,13 +32,23 @@ local function load_accounts(first_key, legs, first_limits, valid_from, valid_un
 end
 
 -- Starts a new day or month of spend when the caller's numbers say that one has begun.
-local function roll_period(account)
+--- @seldom
+local function start_period(account)
   local limits = account.limits
   if account.day ~= limits.day then
+    open_account_state(account)
     account.day, account.day_spend, account.day_mark = limits.day, 0, 0
   end
   if account.month ~= limits.month then
+    open_account_state(account)
     account.month, account.month_spend, account.month_mark = limits.month, 0, 0
+  end
+end
+
+local function roll_period(account)
+  local limits = account.limits
+  if account.day ~= limits.day or account.month ~= limits.month then
+    start_period(account)
   end
 end
 
@@ -47,6 +58,7 @@ local function store_accounts(accounts)
   end
 end
 
+--- @seldom
 local function account_name(account)
   return string.match(account.key, ":account:(.*)$")
 end

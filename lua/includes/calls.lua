@@ -40,7 +40,8 @@ local function unpack_call(record)
   local legs = {}
   local position = SIZE_call_head + 1
   for leg = 1, head.legs do
-    legs[leg] = unpack_call_leg(record, position)
+    local call_leg = unpack_call_leg(record, position)
+    legs[leg] = call_leg
     position = position + SIZE_call_leg
   end
   return head, legs, string.sub(record, position)
@@ -49,7 +50,8 @@ end
 local function pack_call(head, legs, tail)
   local parts = {pack_call_head(head)}
   for leg = 1, head.legs do
-    parts[leg + 1] = pack_call_leg(legs[leg])
+    local call_leg = legs[leg]
+    parts[leg + 1] = pack_call_leg(call_leg)
   end
   parts[#parts + 1] = tail
   return table.concat(parts)

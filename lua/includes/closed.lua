@@ -11,35 +11,32 @@ end
 local FILTER_BITS = 2097152
 local HOURS_OF_DAY = 24
 
-local function filter_key(prefix, day)
-  return prefix .. "filter:" .. string.format("%.0f", day)
+local function filter_key(prefix, hour)
+  return prefix .. "filter:" .. string.format("%.0f", math.floor(hour / HOURS_OF_DAY))
 end
 
 local function filter_bit(digest)
   return struct.unpack(">I4", digest) % FILTER_BITS
 end
 
-local function may_be_closed(prefix, digest, hour, hours)
-  local bit = filter_bit(digest)
-  local first = math.floor((hour - hours) / HOURS_OF_DAY)
-  for day = math.floor(hour / HOURS_OF_DAY), first, 0 - 1 do
-    if redis.call("GETBIT", filter_key(prefix, day), bit) == 1 then
-      return true
-    end
-  end
-  return false
-end
-
--- Returns the packed tombstone of a call settled within the last `hours`, or nil.
-local function find_tombstone(prefix, digest, hours)
-  local hour = math.floor(now_seconds / 3600)
-  if not may_be_closed(prefix, digest, hour, hours) then
-    return nil
-  end
+--- @seldom
+local function look_for_tombstone(prefix, digest, hour, hours)
   for back = 0, hours do
     local packed = redis.call("HGET", closed_key(prefix, hour - back), digest)
     if packed then
       return packed
+    end
+  end
+  return nil
+end
+
+-- Returns the packed tombstone of a call settled within the last `hours`, or nil.
+local function find_tombstone(prefix, digest, hours)
+  local hour, bit = math.floor(now_seconds / 3600), filter_bit(digest)
+  local first = math.floor((hour - hours) / HOURS_OF_DAY) * HOURS_OF_DAY
+  for past = hour, first, 0 - HOURS_OF_DAY do
+    if redis.call("GETBIT", filter_key(prefix, past), bit) == 1 then
+      return look_for_tombstone(prefix, digest, hour, hours)
     end
   end
   return nil
@@ -51,7 +48,7 @@ local function write_tombstone(prefix, digest, seconds, legs, costs, hours)
     parts[leg + 1] = pack_tombstone_leg({billing = legs[leg].billing, cost = costs[leg]})
   end
   local hour = math.floor(now_seconds / 3600)
-  local filter = filter_key(prefix, math.floor(hour / HOURS_OF_DAY))
+  local filter = filter_key(prefix, hour)
   local key = closed_key(prefix, hour)
   redis.call("SETBIT", filter, filter_bit(digest), 1)
   redis.call("HSET", key, digest, table.concat(parts))

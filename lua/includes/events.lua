@@ -2,18 +2,21 @@
 --- @include "accounts"
 --- @include "ledger"
 
+--- @seldom
 local function emit(events_key, event, account, ...)
   redis.call("XADD", events_key, "*", "event", event, "account", account_name(account),
     "at", now_seconds, ...)
 end
 
 -- What the thresholds look at: booked, less what running calls have reported.
+--- @seldom
 local function effective_balance(account)
   return account.balance - account.used
 end
 
+--- @seldom
 local function alert_low(events_key, account)
-  local limits = account.limits
+  local limits = open_limits(account.limits)
   local value = effective_balance(account)
   -- An unlimited leg never runs short, so that nobody needs to be told of its balance.
   if limits.unlimited == 1 then
@@ -36,8 +39,10 @@ local function alert_low(events_key, account)
 end
 
 -- Re-arms what a credit (or a new limit) has lifted above its threshold.
+--- @seldom
 local function rearm(events_key, account)
-  local limits = account.limits
+  local limits = open_limits(account.limits)
+  open_account_state(account)
   local value = effective_balance(account)
   if account.low_at ~= 0
     and (limits.low_threshold == LIMIT_NONE or value > limits.low_threshold) then
@@ -51,6 +56,7 @@ local function rearm(events_key, account)
 end
 
 -- Returns the mark that a spend still deserves under a limit that may have been raised.
+--- @seldom
 local function spend_mark(spend, limit, mark)
   if limit < 0 or spend * 100 < limit * SPEND_WARNING_PERCENT then
     return 0
@@ -58,6 +64,7 @@ local function spend_mark(spend, limit, mark)
   return spend < limit and math.min(mark, 1) or mark
 end
 
+--- @seldom
 local function alert_spend(events_key, account, period, spend, limit, mark)
   if limit < 0 then
     return mark
@@ -75,17 +82,21 @@ local function alert_spend(events_key, account, period, spend, limit, mark)
   return mark
 end
 
+--- @seldom
 local function recharge_identity(account, number)
   return account_name(account) .. "-" .. string.format("%.0f", number)
 end
 
+--- @seldom
 local function roll_recharge_month(account)
+  open_account_state(account)
   if account.recharge_month ~= account.limits.month then
     account.recharge_month, account.recharge_month_amount = account.limits.month, 0
   end
 end
 
 -- Counts a recharge that came about, for the interval and the cap; already in the balance.
+--- @seldom
 local function succeed_recharge(events_key, account, number, amount)
   roll_recharge_month(account)
   account.recharge_succeeded_at = now_seconds
@@ -99,6 +110,7 @@ local function succeed_recharge(events_key, account, number, amount)
 end
 
 -- Whether a recharge may be asked for now; forgets one that was pending for too long.
+--- @seldom
 local function recharge_is_due(events_key, account)
   local limits = account.limits
   if limits.recharge_mode == RECHARGE_NONE
@@ -129,6 +141,7 @@ local function recharge_is_due(events_key, account)
 end
 
 -- Requests a recharge, or raises a sub-account's limit at once in mode `credit`.
+--- @seldom
 local function recharge(bucket_key, ledger_key, events_key, account)
   if not recharge_is_due(events_key, account) then
     return
@@ -158,16 +171,26 @@ local function recharge(bucket_key, ledger_key, events_key, account)
   succeed_recharge(events_key, account, account.recharge_number, limits.recharge_amount)
 end
 
+--- @seldom
+local function raise_alerts(bucket_key, ledger_key, events_key, account)
+  local limits = open_limits(account.limits)
+  open_account_state(account)
+  account.day_mark = alert_spend(events_key, account, "day", account.day_spend,
+    limits.daily_limit, account.day_mark)
+  account.month_mark = alert_spend(events_key, account, "month", account.month_spend,
+    limits.monthly_limit, account.month_mark)
+  recharge(bucket_key, ledger_key, events_key, account)
+  alert_low(events_key, account)
+end
+
 -- Raises every alert and recharge that the accounts' new balances call for.
 local function cross_thresholds(bucket_key, ledger_key, events_key, accounts)
   for leg = 1, #accounts do
     local account = accounts[leg]
     local limits = account.limits
-    account.day_mark = alert_spend(events_key, account, "day", account.day_spend,
-      limits.daily_limit, account.day_mark)
-    account.month_mark = alert_spend(events_key, account, "month", account.month_spend,
-      limits.monthly_limit, account.month_mark)
-    recharge(bucket_key, ledger_key, events_key, account)
-    alert_low(events_key, account)
+    if account.balance - account.used <= limits.quiet_above
+      or limits.daily_limit >= 0 or limits.monthly_limit >= 0 then
+      raise_alerts(bucket_key, ledger_key, events_key, account)
+    end
   end
 end

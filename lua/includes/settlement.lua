@@ -46,6 +46,7 @@ end
 
 -- What a settled call answers to another settle: the same again, or a refusal.
 -- Balances are those of now; `first_account` is the place of the leaf in KEYS.
+--- @seldom
 local function answer_from_tombstone(packed, seconds, first_account)
   local head = unpack_tombstone(packed)
   if head.seconds ~= seconds then

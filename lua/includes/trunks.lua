@@ -21,6 +21,7 @@ local function trunk_billing(account, direction)
   return nil
 end
 
+--- @seldom
 local function has_trunks(limits)
   return limits.trunks_inbound + limits.trunks_outbound + limits.trunks_twoway > 0
     or limits.trunks_burst ~= 0

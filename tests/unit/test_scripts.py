@@ -45,6 +45,70 @@ def test_functions_that_nothing_calls_are_left_out():
     assert source == 'local function used()\n  return 1\nend\nreturn used() .. "helper"\n'
 
 
+def test_what_is_seldom_called_is_made_only_then():
+    source = flatten(
+        "--- @seldom\nlocal function rare(a)\n  return helper(a)\nend\n"
+        "local function often()\n  return rare(1)\nend\n"
+        "return often()\n",
+        "script",
+    )
+    assert source.startswith("local seldom\nlocal function often()\n  return seldom(")
+    assert 'if name == "rare" then return rare(...) end' in source
+    assert source.endswith("return often()\n")
+
+
+def test_a_helper_of_seldom_functions_alone_is_seldom_too():
+    source = flatten(
+        "local function helper(a)\n  return a\nend\n"
+        "--- @seldom\nlocal function rare(a)\n  return helper(a)\nend\n"
+        "local function often()\n  return rare(1)\nend\n"
+        "return often()\n",
+        "script",
+    )
+    assert source.index("seldom = function") < source.index("local function helper")
+
+
+def test_a_script_with_seldom_functions_ends_with_one_call():
+    with pytest.raises(InvariantError, match="does not end with the call of one function"):
+        flatten("--- @seldom\nlocal function rare()\nend\nlocal x = rare()\n", "script")
+
+
+def test_a_record_is_packed_whole_or_not_at_all():
+    with pytest.raises(InvariantError, match="script packs a tombstone without some"):
+        flatten("--- @layout tombstone\nreturn pack_tombstone({legs = 1})\n", "script")
+
+
+async def test_records_are_packed_and_unpacked_in_place(any_store):
+    source = flatten(
+        "--- @layout tombstone\nlocal function echo(packed)\n"
+        "  local known = unpack_tombstone(packed)\n"
+        "  return pack_tombstone({layout = known.layout, legs = known.legs,\n"
+        "    seconds = known.seconds})\nend\nreturn echo(ARGV[1])\n",
+        "script",
+    )
+    assert "unpack_tombstone" not in source
+    packed = LAYOUTS["tombstone"].pack(layout=1, legs=2, seconds=-3)
+    assert await any_store.execute("EVAL", source, 0, packed) == packed
+
+
+async def test_lazy_fields_are_carried_along_and_opened_when_asked_for(any_store):
+    names = list(ACCOUNT_STATE.names)
+    packed = ACCOUNT_STATE.pack(**{name: place for place, name in enumerate(names)})
+    source = (
+        f"{ACCOUNT_STATE.lua_codec()}\n"
+        "local state = unpack_account_state(ARGV[1])\n"
+        "local carried = pack_account_state(state)\n"
+        "assert(state.low_at == nil)\n"
+        "open_account_state(state)\n"
+        "state.low_at = state.low_at + 100\n"
+        "return {carried, pack_account_state(state)}"
+    )
+    carried, changed = await any_store.execute("EVAL", source, 0, packed)
+    assert carried == packed
+    expected = ACCOUNT_STATE.unpack(packed)._replace(low_at=names.index("low_at") + 100)
+    assert ACCOUNT_STATE.unpack(changed) == expected
+
+
 def test_a_missing_include_names_the_way_to_it():
     with pytest.raises(InvariantError, match=r"no include nowhere\.lua: broken"):
         flatten('--- @include "nowhere"', "broken")
