@@ -1,0 +1,1 @@
+"""Open-loop load generator for the hook API: scenarios, measurement, report, audit."""

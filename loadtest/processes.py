@@ -1,0 +1,59 @@
+"""Which processes take how much of the processor, as /proc tells it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+_TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
+#: What a command line contains, and what such a process is called here.
+_ROLES: Final = {
+    "authz.server.worker": "hook workers",
+    "authz.server.office": "office",
+    "loadtest.generator": "generators",
+    "loadtest.echo": "echo",
+    "valkey-server": "store",
+    "redis-server": "store",
+    "serve": "supervisor",
+}
+
+
+def tree(pid: int) -> list[int]:
+    """Return a process and all its descendants that live now."""
+    pids = [pid]
+    for one in pids:
+        try:
+            pids += map(int, Path(f"/proc/{one}/task/{one}/children").read_text().split())
+        except OSError:
+            continue
+    return pids
+
+
+def cpu_seconds(pids: list[int]) -> dict[str, float]:
+    """Return the user and system time so far of these processes, summed by role."""
+    used: dict[str, float] = {}
+    for pid in pids:
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+            stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        role = _role(command)
+        ticks = int(stat[11]) + int(stat[12])
+        used[role] = used.get(role, 0.0) + ticks / _TICKS_PER_SECOND
+    return used
+
+
+def shares(before: dict[str, float], after: dict[str, float], seconds: float) -> dict[str, float]:
+    """Return how much of one core each role used between two looks: 1.0 is all of it."""
+    return {
+        role: round(max(0.0, used - before.get(role, 0.0)) / seconds, 3)
+        for role, used in sorted(after.items())
+    }
+
+
+def _role(command: list[str]) -> str:
+    # The store rewrites its command line, with its arguments in one word.
+    words = {Path(word.partition(" ")[0]).name for word in command}
+    return next((role for word, role in _ROLES.items() if word in words), "other")
