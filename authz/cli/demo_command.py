@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from typing import TYPE_CHECKING
 
 import click
@@ -46,12 +47,21 @@ def command(invocation: Invocation, once: bool, as_json: bool) -> None:
       authz demo --once --json
       AUTHZ_HOOK__LISTEN=127.0.0.1:9700 AUTHZ_ADMIN__LISTEN=127.0.0.1:9701 authz demo
     """
-    asyncio.run(_run(invocation.settings, once=once, as_json=as_json))
+    try:
+        asyncio.run(_run(invocation.settings, once=once, as_json=as_json))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
 
 
 async def _run(settings: Settings, *, once: bool, as_json: bool) -> None:
     from authz.demo.daemon import DemoDaemon
 
+    # However the demonstration is told to end, its daemon and store end with it.
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    if task is not None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, task.cancel)
     if not as_json:
         click.echo("Starting a daemon with an embedded store ...")
     async with DemoDaemon(settings) as daemon:
@@ -82,7 +92,7 @@ async def _place_calls(daemon: DemoDaemon, *, quiet: bool) -> list[Row]:
 
     async def announce(scene: str) -> None:
         if scene in WAITS and not quiet:
-            click.echo(f"{WAITS[scene].capitalize()} (some 15 s) ...")
+            click.echo(f"{WAITS[scene].capitalize()} (10 to 15 s) ...")
 
     async with aiohttp.ClientSession() as session:
         apis = Apis(session, daemon.hook_url, daemon.admin_url)
