@@ -67,10 +67,14 @@ class Connection(asyncio.Protocol):
         else:
             await loop.create_connection(lambda: self, target.host, target.port)
 
-    def ask(self, sent: Sent, request: bytes) -> None:
-        """Send a request at the next `flush`; the connection must be there."""
+    def ask(self, sent: Sent, request: bytes) -> bool:
+        """Send a request at the next `flush`; say whether it is the first to wait for that.
+
+        The connection must be there.
+        """
         self._outgoing.append(request)
         self._sent.append(sent)
+        return len(self._outgoing) == 1
 
     def flush(self) -> None:
         """Send what was asked since the last time, in one write."""

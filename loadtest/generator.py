@@ -86,6 +86,7 @@ class Generator:
         self._templates: Iterator[Template] = cycle(draw(orders.calls, call_id_bytes, rng))
         self._rng = rng
         self.connections = [Connection(orders.target, self) for _ in range(orders.connections)]
+        self._unflushed: list[Connection] = []
         self._connection_turns = cycle(self.connections)
         self._ns_per_call_second = NANOS_PER_SECOND / orders.speed
         self._is_closed_loop = orders.calls_in_flight > 0
@@ -176,8 +177,9 @@ class Generator:
         while plans and plans[0][0] <= now_ns:
             due_ns, _, operation, call = heapq.heappop(plans)
             self._ask(operation, call, due_ns, now_ns)
-        for connection in self.connections:
+        for connection in self._unflushed:
             connection.flush()
+        self._unflushed.clear()
         if now_ns >= self._deadline_ns:
             self.ended.set()
         self._arm()
@@ -215,7 +217,8 @@ class Generator:
             request = template.authorize(call.id)
         sent = Sent(operation, due_ns, now_ns, call)
         if call.connection.is_connected:
-            call.connection.ask(sent, request)
+            if call.connection.ask(sent, request):
+                self._unflushed.append(call.connection)
         else:
             self.on_answer(sent, LOST, b"", now_ns)
 

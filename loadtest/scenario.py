@@ -23,8 +23,8 @@ from loadtest.errors import LoadTestError
 from loadtest.schedule import Arrivals
 
 SCENARIOS: Final = Path(__file__).with_name("scenarios")
-#: Requests that one run may plan: bounds its memory (18 bytes each) and its time.
-REQUESTS_MAX: Final = 10_000_000
+#: Requests that one run may plan: bounds its memory (27 bytes each) and its time.
+REQUESTS_MAX: Final = 5_000_000
 #: How many requests the chunk of 60 s and its `extend_at` make of a call; see DESIGN, Grants.
 _CHUNK_SECONDS: Final = 60
 _LEAD_SECONDS: Final = 15
@@ -56,7 +56,8 @@ class AccountGroup(Struct, frozen=True, forbid_unknown_fields=True):
     parent: Name | None = None
     #: Paid into each account before the run.
     credit: str | None = None
-    #: As the admin API takes it, without parent.
+    deck: Name | None = None
+    #: As the admin API takes it, without parent and deck.
     config: dict[str, Any] = {}  # msgspec copies it
 
     def account_ids(self, scenario: str) -> list[str]:
@@ -142,6 +143,10 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         """Return a group of accounts; KeyError without it."""
         return {group.name: group for group in self.accounts}[name]
 
+    def deck_id(self, name: str) -> str:
+        """Return the id under which a deck of this scenario is published."""
+        return f"load-{self.name}-{name}"
+
     def with_rate(self, requests_per_second: float | None, seconds: float | None) -> Scenario:
         """Return it with another rate or duration of its one phase; LoadTestError if it has more.
 
@@ -196,16 +201,18 @@ def check(scenario: Scenario) -> None:
                 f"account group {group.name}: its parent {group.parent} must be a group above it"
             )
         known.add(group.name)
-        _check_group(group)
+        _check_group(scenario, group)
     for call in scenario.calls:
         if call.accounts not in known:
             raise LoadTestError(f"calls name {call.accounts}, which is no account group")
 
 
-def account_config(group: AccountGroup, parent: str | None) -> AccountConfig:
+def account_config(scenario: Scenario, group: AccountGroup, parent: str | None) -> AccountConfig:
     """Return the configuration of an account of that group; LoadTestError if it is wrong."""
+    deck = None if group.deck is None else scenario.deck_id(group.deck)
+    words = {**group.config, "parent": parent, "deck": deck}
     try:
-        return msgspec.convert({**group.config, "parent": parent}, AccountConfig)
+        return msgspec.convert(words, AccountConfig)
     except msgspec.ValidationError as error:
         raise LoadTestError(f"account group {group.name}: config: {error}") from None
 
@@ -223,10 +230,13 @@ def _check_phases(scenario: Scenario) -> None:
         raise LoadTestError(f"the phases plan {planned:.0f} requests, more than {REQUESTS_MAX}")
 
 
-def _check_group(group: AccountGroup) -> None:
-    if "parent" in group.config:
-        raise LoadTestError(f"account group {group.name}: parent stands beside config, not in it")
-    account_config(group, None)
+def _check_group(scenario: Scenario, group: AccountGroup) -> None:
+    for field in ("parent", "deck"):
+        if field in group.config:
+            raise LoadTestError(f"account group {group.name}: {field} stands beside config")
+    if group.deck is not None and group.deck not in [deck.name for deck in scenario.decks]:
+        raise LoadTestError(f"account group {group.name}: there is no deck {group.deck}")
+    account_config(scenario, group, None)
     if group.credit is not None:
         try:
             amount = parse_amount(group.credit)
