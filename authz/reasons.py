@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 
 class Reason(NamedTuple):
@@ -161,6 +161,6 @@ class Direction(enum.IntEnum):
     INBOUND = 1
 
     @property
-    def label(self) -> str:
+    def label(self) -> Literal["outbound", "inbound"]:
         """The word used in requests and answers."""
-        return self.name.lower()
+        return "outbound" if self is Direction.OUTBOUND else "inbound"

@@ -189,7 +189,7 @@ async def _adopt(context: Context, request: ReserveRequest, plan: Plan | None) -
     to, direction, switch = request.to, request.direction, request.switch
     rate_number = request.rate_number
     if to is None and plan is not None:
-        to, direction = plan.dialled, plan.direction.label  # type: ignore[assignment]
+        to, direction = plan.dialled, plan.direction.label
         switch, rate_number = plan.switch or None, plan.rate_number
     if to is None:
         return _unknown(request)

@@ -173,7 +173,7 @@ def _plan_of_unknown(
             call_id=request.call_id,
             account=request.account,
             to=to,
-            direction=direction,  # type: ignore[arg-type]
+            direction=direction,
             rate_number=rate_number,
         ),
     )

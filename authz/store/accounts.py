@@ -65,6 +65,9 @@ class Account:
         self.zone = ZoneInfo(config.timezone)
         self.unlimited = config.credit_limit == "unlimited"
         self.credit_limit = 0 if self.unlimited else parse_amount(config.credit_limit)
+        self._class_limits = {
+            CLASSES[name]: limit for name, limit in config.max_calls_by_class.items()
+        }
         self.trunk_classes = frozenset(CLASSES[name] for name in config.trunk_classes)
         self.blocked_classes = frozenset(CLASSES[name] for name in config.blocked_classes)
         self.blocked_prefixes = tuple(text.lstrip("+") for text in config.blocked_prefixes)
@@ -91,7 +94,7 @@ class Account:
 
     def class_limit(self, call_class: CallClass) -> int | None:
         """Return the greatest number of concurrent calls of a class, or None."""
-        return self.config.max_calls_by_class.get(call_class.label)  # type: ignore[call-overload, no-any-return]
+        return self._class_limits.get(call_class)
 
     def period(self, at: int) -> Period:
         """Return the account's day and month at store second `at`."""
