@@ -8,15 +8,14 @@ audit of it is clean.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
-
-from benchmarks.pipeline import Pipeline
-from benchmarks.recording import CallTemplates, record_chains
 
 from authz.store import keys
 from authz.store.connection import pack_command
 from authz.store.layouts import ACCOUNT_STATE, CALL_HEAD
+from benchmarks.pipeline import Pipeline
+from benchmarks.recording import CallTemplates, record_chains
 
 #: Ids of loaded calls, which no measured call uses.
 _CALL_ID: Final = "live-{:09d}@switch-2.example.net"
@@ -41,14 +40,24 @@ def bucket_chains(buckets: int) -> list[list[str]]:
     return list(chains.values())
 
 
-async def load_live_calls(url: str, calls: int, buckets: int = keys.BUCKETS) -> None:
-    """Write `calls` live calls, spread evenly, into the store at `url`."""
-    templates = await record_chains(url, bucket_chains(min(buckets, max(calls, 1))))
+async def prepare_live_calls(url: str, buckets: int = keys.BUCKETS) -> list[CallTemplates]:
+    """Create the accounts of that many buckets on the store at `url`."""
+    return await record_chains(url, bucket_chains(buckets))
+
+
+def fill_live_calls(store: Pipeline, templates: Sequence[CallTemplates], calls: int) -> None:
+    """Write `calls` live calls, spread evenly over the prepared accounts."""
+    for place, template in enumerate(templates):
+        share = calls * (place + 1) // len(templates) - calls * place // len(templates)
+        if share > 0:
+            _fill(store, template, place * 1_000_000, share)
+
+
+async def load_live_calls(url: str, calls: int) -> None:
+    """Write `calls` live calls over all buckets into the store at `url`."""
+    templates = await prepare_live_calls(url)
     with Pipeline(url) as store:
-        for place, template in enumerate(templates):
-            share = calls * (place + 1) // len(templates) - calls * place // len(templates)
-            if share > 0:
-                _fill(store, template, place * 1_000_000, share)
+        fill_live_calls(store, templates, calls)
 
 
 def _fill(store: Pipeline, template: CallTemplates, first: int, calls: int) -> None:

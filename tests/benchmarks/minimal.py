@@ -1,4 +1,8 @@
-"""The minimal pair: the smallest Lua authorize and settle that debit two accounts."""
+"""The minimal pair: the smallest Lua authorize and settle that debit two accounts.
+
+It may be repeated without debiting twice, as any that is used must; else it does nothing that
+could be left out.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +13,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks.pipeline import Pipeline
-
 from authz.store.connection import pack_command
 from authz.store.scripts import Script
+from benchmarks.pipeline import Pipeline
 
 _LUA: Final = Path(__file__).parent / "lua"
 _FILE_NAME: Final = re.compile(r"^([a-z_]+)-(\d+)\.lua$")
 #: Amounts of the calls that authz is measured with.
 _HOLDS: Final = (10_000, 5_000)
 _COSTS: Final = (20_000, 5_500)
-#: As long as authz's own ledger entry of such a call.
+#: Both as long as authz's own of such a call.
+_RATES: Final = b"\1" * 60
 _LEDGER_ENTRY: Final = b"\1" * 160
-_LEASE_MS: Final = 4_000_000_000_000
+_LEASE_SECONDS: Final = 270
 
 
 def minimal_scripts() -> dict[str, Script]:
@@ -72,7 +76,7 @@ class MinimalPair:
         return self._pack(
             "minimal_authorize",
             self._keys(call_id),
-            [*_HOLDS, struct.pack(">qq", *_HOLDS), f"sub:{call_id}", _LEASE_MS],
+            [*_HOLDS, struct.pack(">qq", *_HOLDS) + _RATES, f"sub:{call_id}", _LEASE_SECONDS],
         )
 
     def _settle(self, call_id: str) -> bytes:

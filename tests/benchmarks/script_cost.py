@@ -3,7 +3,9 @@
 Every round runs the minimal pair, a chain of two and a chain of four one after the other, on an
 empty store and on one full of live calls; a ratio is taken within its round, and the median of
 the rounds is what is printed. Costs are the store's own: microseconds of EVALSHA in
-`INFO commandstats`, and CPU of the server's process in `INFO cpu`.
+`INFO commandstats` (wall clock: preemption counts) and CPU of the server's process in `INFO cpu`
+(with the network's part). With `--instructions` they are machine instructions inside EVALSHA,
+counted by callgrind, which do not depend on how busy the machine is.
 """
 
 from __future__ import annotations
@@ -16,17 +18,16 @@ import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from authz.store.embedded import EmbeddedStore
+from benchmarks.instructions import CountingStore, missing_tools
 from benchmarks.live_calls import load_live_calls
 from benchmarks.minimal import MinimalPair
 from benchmarks.pipeline import Pipeline
 from benchmarks.recording import CALL_ID, CallTemplates, record_chains
-
-from authz.store import keys
-from authz.store.embedded import EmbeddedStore
 
 CHAINS: Final = {
     "chain of 2": ("pair-sub", "pair-master"),
@@ -36,10 +37,16 @@ MINIMAL: Final = "minimal"
 KINDS: Final = ("authorize", "reserve", "settle")
 #: Nothing rewrites the log in the middle of a measurement.
 QUIET: Final = {"auto-aof-rewrite-percentage": "0"}
+_COUNTED_CALLS: Final = 200
+
+#: Cost of one script call by unit: "script_us", "process_us" or "instructions".
+Cost = dict[str, float]
+#: Runs commands; returns what one of them costs, and the replies.
+Meter = Callable[[Sequence[bytes]], tuple[Cost, list[Any]]]
 
 
 class Goal(NamedTuple):
-    """One line of DESIGN's goals: a ratio of two costs and its upper bound."""
+    """A ratio of two costs, each by (state of the store, subject, kind), and its upper bound."""
 
     label: str
     above: tuple[str, str, str]
@@ -48,36 +55,19 @@ class Goal(NamedTuple):
 
 
 def _goals() -> list[Goal]:
-    empty, full = "empty", "full"
+    """Return what DESIGN promises of scripts."""
+    empty, full, two, four = "empty", "full", "chain of 2", "chain of 4"
     goals = []
     for kind, bound in (("authorize", 1.8), ("reserve", 1.8), ("settle", 1.5)):
-        pair_kind = "settle" if kind == "settle" else "authorize"
-        goals.append(
-            Goal(
-                f"{kind}, chain of 2 / minimal {pair_kind}",
-                (empty, "chain of 2", kind),
-                (empty, MINIMAL, pair_kind),
-                bound,
-            )
-        )
+        pair = "settle" if kind == "settle" else "authorize"
+        label = f"{kind}, chain of 2 / minimal {pair}"
+        goals.append(Goal(label, (empty, two, kind), (empty, MINIMAL, pair), bound))
     for kind in KINDS:
-        goals.append(
-            Goal(
-                f"{kind}, chain of 4 / chain of 2",
-                (empty, "chain of 4", kind),
-                (empty, "chain of 2", kind),
-                1.6,
-            )
-        )
+        label = f"{kind}, chain of 4 / chain of 2"
+        goals.append(Goal(label, (empty, four, kind), (empty, two, kind), 1.6))
     for kind, bound in (("authorize", 1.25), ("reserve", 1.5), ("settle", 1.5)):
-        goals.append(
-            Goal(
-                f"{kind}, with live calls / without",
-                (full, "chain of 2", kind),
-                (empty, "chain of 2", kind),
-                bound,
-            )
-        )
+        label = f"{kind}, with live calls / without"
+        goals.append(Goal(label, (full, two, kind), (empty, two, kind), bound))
     return goals
 
 
@@ -86,8 +76,8 @@ class Subjects:
 
     def __init__(self, url: str, templates: Sequence[CallTemplates]) -> None:
         self.store = Pipeline(url)
-        self.pair = MinimalPair(self.store)
-        self.templates = dict(zip(CHAINS, templates, strict=True))
+        self._pair = MinimalPair(self.store)
+        self._templates = dict(zip(CHAINS, templates, strict=True))
         self._next_call = 1_000
 
     @classmethod
@@ -97,35 +87,34 @@ class Subjects:
             await load_live_calls(url, live_calls)
         return cls(url, await record_chains(url, tuple(CHAINS.values())))
 
-    def measure_round(self, calls: int) -> dict[tuple[str, str], tuple[float, float]]:
-        """Lead `calls` calls of every subject through their lives; return µs per script.
-
-        By (subject, kind): microseconds of the command, microseconds of the process's CPU.
-        """
+    def measure_round(self, calls: int, meter: Meter) -> dict[tuple[str, str], Cost]:
+        """Lead `calls` calls of every subject through their lives; return costs per script."""
         costs = {}
         call_ids = [CALL_ID.format(self._next_call + number) for number in range(calls)]
         self._next_call += calls
         for kind in KINDS:
-            for name, subject in ((MINIMAL, self.pair), *self.templates.items()):
-                if subject is self.pair and kind == "reserve":
+            for name, subject in ((MINIMAL, self._pair), *self._templates.items()):
+                if subject is self._pair and kind == "reserve":
                     continue
-                commands = subject.commands(kind, call_ids)
-                costs[name, kind] = self._cost(commands, 1 if subject is self.pair else 0)
+                costs[name, kind], replies = meter(subject.commands(kind, call_ids))
+                success = 1 if subject is self._pair else 0
+                refused = [reply for reply in replies if reply[0] != success]
+                if refused:
+                    raise RuntimeError(f"{name}: {len(refused)} {kind} were refused: {refused[0]}")
         return costs
 
-    def _cost(self, commands: Sequence[bytes], success: int) -> tuple[float, float]:
+    def time(self, commands: Sequence[bytes]) -> tuple[Cost, list[Any]]:
+        """Measure by the store's own clocks."""
         store = self.store
         store.execute("CONFIG", "RESETSTAT")
         before = _cpu_seconds(store)
         replies = store.run(commands)
         after = _cpu_seconds(store)
-        refused = [reply for reply in replies if reply[0] != success]
-        if refused:
-            raise RuntimeError(f"{len(refused)} of {len(replies)} were refused: {refused[0]}")
         statistic = store.information("commandstats")["cmdstat_evalsha"]
         microseconds = int(dict(part.split("=") for part in statistic.split(","))["usec"])
         count = len(commands)
-        return microseconds / count, (after - before) * 1e6 / count
+        cost = {"script_us": microseconds / count, "process_us": (after - before) * 1e6 / count}
+        return cost, replies
 
 
 def _cpu_seconds(store: Pipeline) -> float:
@@ -134,33 +123,37 @@ def _cpu_seconds(store: Pipeline) -> float:
 
 
 class Costs:
-    """Microseconds of every round by (state of the store, subject, kind)."""
+    """Costs of every round by (state of the store, subject, kind)."""
 
     def __init__(self) -> None:
-        self._rounds: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
-
-    def add(self, state: str, costs: dict[tuple[str, str], tuple[float, float]]) -> None:
-        """Add one round."""
-        for (subject, kind), cost in costs.items():
-            self._rounds.setdefault((state, subject, kind), []).append(cost)
-
-    def median(self, key: tuple[str, str, str], column: int = 0) -> float:
-        """Return the median over the rounds: 0 the command's µs, 1 the process's."""
-        return statistics.median(cost[column] for cost in self._rounds[key])
-
-    def ratio(self, goal: Goal, column: int = 0) -> float | None:
-        """Return the median of the rounds' ratios, or None for what was not measured."""
-        if goal.above not in self._rounds or goal.below not in self._rounds:
-            return None
-        pairs = zip(self._rounds[goal.above], self._rounds[goal.below], strict=True)
-        return statistics.median(above[column] / below[column] for above, below in pairs)
+        self._rounds: dict[tuple[str, str, str], list[Cost]] = {}
 
     def __iter__(self) -> Iterator[tuple[str, str, str]]:
         return iter(self._rounds)
 
+    def add(self, state: str, costs: dict[tuple[str, str], Cost]) -> None:
+        """Add one round."""
+        for (subject, kind), cost in costs.items():
+            self._rounds.setdefault((state, subject, kind), []).append(cost)
+
+    def median(self, key: tuple[str, str, str]) -> Cost:
+        """Return the medians over the rounds, by unit."""
+        rounds = self._rounds[key]
+        return {unit: statistics.median(cost[unit] for cost in rounds) for unit in rounds[0]}
+
+    def ratio(self, goal: Goal) -> Cost | None:
+        """Return the medians of the rounds' ratios, or None for what was not measured."""
+        if goal.above not in self._rounds or goal.below not in self._rounds:
+            return None
+        pairs = list(zip(self._rounds[goal.above], self._rounds[goal.below], strict=True))
+        return {
+            unit: statistics.median(above[unit] / below[unit] for above, below in pairs)
+            for unit in pairs[0][0]
+        }
+
 
 def measure(calls: int, rounds: int, live_calls: int, server: Path | None) -> Costs:
-    """Measure on private stores, an empty one and, with `live_calls`, a full one in turns."""
+    """Measure time on private stores, an empty one and, with `live_calls`, a full one in turns."""
     states = {"empty": 0, **({"full": live_calls} if live_calls else {})}
     costs = Costs()
     with contextlib.ExitStack() as stack:
@@ -173,46 +166,58 @@ def measure(calls: int, rounds: int, live_calls: int, server: Path | None) -> Co
             stack.callback(subjects[state].store.close)
         for number in range(rounds + 1):
             for state, subject in subjects.items():
-                measured = subject.measure_round(calls)
+                measured = subject.measure_round(calls, subject.time)
                 # The first round warms up: allocators, hash tables, branch predictors.
                 if number > 0:
                     costs.add(state, measured)
     return costs
 
 
+def count(server: Path | None) -> Costs:
+    """Count instructions on a private, empty store; one round is as good as many."""
+    costs = Costs()
+    with tempfile.TemporaryDirectory(prefix="authz-bench-") as directory:
+        counting = CountingStore(Path(directory), server, QUIET)
+        with counting.store as store:
+            subjects = asyncio.run(Subjects.prepare(store.url, 0))
+
+            def meter(commands: Sequence[bytes]) -> tuple[Cost, list[Any]]:
+                instructions, replies = counting.count(subjects.store, commands)
+                return {"instructions": instructions}, replies
+
+            counting.begin()
+            costs.add("empty", subjects.measure_round(_COUNTED_CALLS, meter))
+            subjects.store.close()
+    return costs
+
+
 def report(costs: Costs) -> str:
-    """Return the tables: medians in microseconds, then the ratios beside their goals."""
-    lines = [f"{'store':6} {'subject':12} {'script':10} {'script µs':>10} {'process µs':>11}"]
-    lines += [
-        f"{key[0]:6} {key[1]:12} {key[2]:10} {costs.median(key):10.2f} {costs.median(key, 1):11.2f}"
-        for key in costs
-    ]
-    lines += ["", f"{'ratio (medians within a round)':44} {'script':>7} {'process':>8} {'goal':>7}"]
+    """Return the tables: medians, then the ratios beside their goals."""
+    units = list(costs.median(next(iter(costs))))
+    heads = "".join(f"{unit:>14}" for unit in units)
+    lines = [f"{'store':6} {'subject':12} {'script':10}{heads}"]
+    for key in costs:
+        cells = "".join(f"{value:14,.2f}" for value in costs.median(key).values())
+        lines.append(f"{key[0]:6} {key[1]:12} {key[2]:10}{cells}")
+    lines += ["", f"{'ratio':40}{heads}    goal"]
     for goal in _goals():
-        by_script, by_process = costs.ratio(goal), costs.ratio(goal, 1)
-        if by_script is not None and by_process is not None:
-            missed = "" if by_script <= goal.bound else "  missed"
-            lines.append(
-                f"{goal.label:44} {by_script:7.2f} {by_process:8.2f} ≤ {goal.bound:<5}{missed}"
-            )
+        ratio = costs.ratio(goal)
+        if ratio is not None:
+            cells = "".join(f"{value:14.2f}" for value in ratio.values())
+            lines.append(f"{goal.label:40}{cells}  ≤ {goal.bound}")
     return "\n".join(lines)
 
 
 def as_json(costs: Costs) -> str:
     """Return the same as JSON."""
     document = {
-        "microseconds": [
-            {
-                "store": state,
-                "subject": subject,
-                "script": kind,
-                "script_us": round(costs.median((state, subject, kind)), 3),
-                "process_us": round(costs.median((state, subject, kind), 1), 3),
-            }
+        "costs": [
+            {"store": state, "subject": subject, "script": kind}
+            | costs.median((state, subject, kind))
             for state, subject, kind in costs
         ],
         "ratios": [
-            {"ratio": goal.label, "value": round(ratio, 3), "goal": goal.bound}
+            {"ratio": goal.label, "goal": goal.bound} | ratio
             for goal in _goals()
             if (ratio := costs.ratio(goal)) is not None
         ],
@@ -226,10 +231,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--calls", type=int, default=2_000, help="calls of a subject in a round")
     parser.add_argument("--rounds", type=int, default=7, help="rounds after the first")
     parser.add_argument("--live", type=int, default=0, help="live calls of the second store")
+    parser.add_argument("--instructions", action="store_true", help="count instructions instead")
     parser.add_argument("--server", type=Path, help="server binary instead of the embedded one")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args(arguments)
-    costs = measure(options.calls, options.rounds, options.live, options.server)
+    if options.instructions and (missing := missing_tools()):
+        parser.error(f"install {' and '.join(missing)} first (package valgrind)")
+    if options.instructions:
+        costs = count(options.server)
+    else:
+        costs = measure(options.calls, options.rounds, options.live, options.server)
     sys.stdout.write((as_json(costs) if options.json else report(costs)) + os.linesep)
     return 0
 
