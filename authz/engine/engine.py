@@ -360,6 +360,7 @@ class Engine:
                 rate_number=plan.rate_number,
             )
         await self.spool.append(SpooledSettle.of(request, now))
+        self.outage.ended(request.account, request.call_id)
         log.event(
             "settle_spooled",
             level="warning",
