@@ -40,6 +40,7 @@ class Context:
         self.resend = ResendWindow()
         # Another server may know less than what this one has proved.
         client.on_run_id_change(lambda _previous, _present: self.gate.forget())
+        client.on_run_id_change(lambda _previous, _present: self.directory.forget_all())
         client.on_run_id_change(self.resend.repeat)
         self.scripts = load_scripts()
         self.closed_hours = -(-settings.store.closed_keep_seconds // 3600)

@@ -296,6 +296,11 @@ class AccountDirectory:
         """Drop a chain that a script has called stale."""
         self._chains.pop(account_id, None)
 
+    def forget_all(self) -> None:
+        """Drop everything: a store that lost its last moments gives versions and names anew."""
+        self._chains.clear()
+        self._roots.clear()
+
     async def chain(self, account_id: str, deadline_ms: int = 1000) -> Chain | None:
         """Return the chain of an account, or None if it or an ancestor does not exist."""
         chain = self._chains.get(account_id)

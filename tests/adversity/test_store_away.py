@@ -14,10 +14,12 @@ from typing import Any
 
 import aiohttp
 import pytest
+from audit_helper import assert_clean_audit
 from books import Books
 from daemons import Daemon
 from processes import until
 from traffic import EMERGENCY, MASTER, SUB, TOLLFREE, UK, US, Api, Life, Switch, finish, prepare
+from world import World
 
 from authz.store.client import StoreClient
 from authz.store.embedded import EmbeddedStore
@@ -59,7 +61,7 @@ def store_url(daemon: Daemon) -> str:
 
 
 def worker_told(daemon: Daemon, name: str) -> bool:
-    """Return whether the worker has logged an event of this name; the office has a say of its own."""
+    """Return whether the worker has logged such an event; the office has a say of its own."""
     return any(event["process"] == "worker-1" for event in daemon.logged(name))
 
 
@@ -298,3 +300,24 @@ async def test_what_was_lost_comes_back_without_any_further_traffic(
     await finish(daemon, api, power.url, lives)
     resent = [event for event in daemon.logged("resend_finished") if event["process"] != "office"]
     assert [event["operations"] for event in resent] == [len(lives)]
+
+
+async def test_a_version_given_twice_is_not_taken_for_the_same(
+    power: PowerCut, tmp_path: Path
+) -> None:
+    world = await World.start(power.url, tmp_path / "world")
+    await world.account("solo", "10", deck="retail", max_calls=5)
+    power.copy()
+    await world.accounts.patch("solo", {"max_calls": 0})
+    assert await world.denied("c1", account="solo") == "max_calls_exceeded"
+    lost = (await world.state("solo")).version
+    await power.cut(dark_seconds=0)
+    other = await World.start(power.url, tmp_path / "other")
+    await other.accounts.patch("solo", {"max_calls": 1})
+    assert (await other.state("solo")).version == lost
+    await until(lambda: world.client.connected)
+    await world.granted("c2", account="solo")
+    await world.settle("c2", 60, account="solo")
+    await assert_clean_audit(other.client)
+    for one in (world, other):
+        await one.close()
