@@ -32,6 +32,7 @@ from loadtest.plan import (
     OK,
     RESERVE,
     SETTLE,
+    SPOOLED,
     Go,
     Orders,
     encode_frame,
@@ -45,6 +46,12 @@ _RING_SECONDS: Final = 20
 #: A settle that the server was too busy for is repeated after its Retry-After, so often at most.
 _SETTLE_ATTEMPTS_MAX: Final = 10
 _RETRY_NS: Final = NANOS_PER_SECOND
+#: At the end of the load the parent looks how much CPU time its processes have used.
+_LINGER_NS: Final = NANOS_PER_SECOND // 5
+
+
+#: Failures that do not tell what they are; the others have a reason in their body.
+_FAILURES: Final = {LOST: "connection lost", 202: SPOOLED}
 
 
 class _Decision(Struct, frozen=True, gc=False):
@@ -186,10 +193,12 @@ class Generator:
 
     def _arm(self) -> None:
         """Set the alarm to what is due next; without anything left to do, end."""
-        if self._next_arrival_ns is None and not self.calls and not self._plans:
-            self.ended.set()
-            return
         due_ns = self._deadline_ns
+        if self._next_arrival_ns is None and not self.calls and not self._plans:
+            due_ns = min(due_ns, self._end_ns + _LINGER_NS)
+            if time.monotonic_ns() >= due_ns:
+                self.ended.set()
+                return
         if self._plans:
             due_ns = min(due_ns, self._plans[0][0])
         if self._next_arrival_ns is not None:
@@ -274,8 +283,8 @@ def _read_decision(status: int, body: bytes) -> _Decision | None:
 
 def _failure(status: int, body: bytes) -> str:
     """Return the name of the outcome of a request that failed."""
-    if status == LOST:
-        return f"{ERROR_PREFIX}connection lost"
+    if status in _FAILURES:
+        return ERROR_PREFIX + _FAILURES[status]
     try:
         reason = _decide(body).reason
     except msgspec.DecodeError:

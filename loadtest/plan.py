@@ -17,6 +17,8 @@ AUTHORIZE, RESERVE, SETTLE, EMERGENCY = range(4)
 OK: Final = "ok"
 #: Begins the name of every outcome that is a failure, not a decision.
 ERROR_PREFIX: Final = "error: "
+#: A settle that the daemon keeps until its store answers again.
+SPOOLED: Final = "202 spooled"
 #: Before each message: its length in bytes.
 FRAME: Final = struct.Struct("<I")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Final
@@ -23,10 +24,10 @@ def tree(pid: int) -> list[int]:
     """Return a process and all its descendants that live now."""
     pids = [pid]
     for one in pids:
-        try:
-            pids += map(int, Path(f"/proc/{one}/task/{one}/children").read_text().split())
-        except OSError:
-            continue
+        # Any of its threads may have started a child.
+        for children in Path(f"/proc/{one}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                pids += map(int, children.read_text().split())
     return pids
 
 

@@ -15,7 +15,6 @@ from authz.admin.messages import DeckImportQuery
 from authz.admin.services import Services
 from authz.cli.session import open_session
 from authz.config import Settings, StoreSettings
-from authz.engine.audit import AuditReport, audit
 from authz.engine.postings import CreditRequest
 from authz.money import format_amount, parse_amount
 from loadtest.plan import CallKind
@@ -54,11 +53,6 @@ async def prepare(services: Services, scenario: Scenario, run: str, progress: Pr
     for group in scenario.accounts:
         await _prepare_group(services, scenario, group, run, progress)
     await asyncio.sleep(_DECK_SECONDS)
-
-
-async def audited(services: Services) -> AuditReport:
-    """Return what the audit of the whole store finds."""
-    return await audit(services.context.client)
 
 
 def call_kinds(scenario: Scenario) -> tuple[CallKind, ...]:
