@@ -62,7 +62,34 @@ def denial(
     )
 
 
-def unenforced(refused: Denial, number: str, sign_of_life_seconds: int, ring_seconds: int) -> Grant:
+def emergency_grant(
+    call_id: str,
+    number: str,
+    used_seconds: int,
+    sign_of_life_seconds: int,
+    ring_seconds: int,
+    *,
+    dry_run: bool = False,
+) -> Grant:
+    """Return the grant of a call that nothing may refuse or end."""
+    return Grant(
+        call_id=call_id,
+        allowed=True,
+        reason=REASONS["ok"].name,
+        class_=CallClass.EMERGENCY.label,
+        number=number,
+        seconds=None,
+        final=False,
+        extend_at=extend_at(None, used_seconds, sign_of_life_seconds),
+        ring_seconds=ring_seconds,
+        legs=(),
+        dry_run=dry_run,
+    )
+
+
+def unenforced(
+    refused: Denial, number: str, used_seconds: int, sign_of_life_seconds: int, ring_seconds: int
+) -> Grant:
     """Return the grant that stands for a denial where denials are not enforced."""
     return Grant(
         call_id=refused.call_id,
@@ -72,7 +99,7 @@ def unenforced(refused: Denial, number: str, sign_of_life_seconds: int, ring_sec
         number=number,
         seconds=None,
         final=False,
-        extend_at=sign_of_life_seconds,
+        extend_at=extend_at(None, used_seconds, sign_of_life_seconds),
         ring_seconds=ring_seconds,
         legs=(),
         enforced=False,

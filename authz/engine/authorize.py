@@ -117,7 +117,7 @@ class _Offer:
             None if rate is None or call.is_exempt else cost_cap(account, rate, self.answered_at)
             for account, rate in zip(chain.accounts, self.rates, strict=True)
         )
-        self.duration_cap = duration_cap(chain.accounts)
+        self.duration_cap = None if call.is_emergency else duration_cap(chain.accounts)
         self.target, self.is_final = self._target_seconds()
 
     def cap(self) -> tuple[Cap | None, bool]:

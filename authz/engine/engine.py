@@ -17,7 +17,7 @@ from authz.config import Settings
 from authz.engine import authorize as authorizing
 from authz.engine import reserve as reserving
 from authz.engine import settle as settling
-from authz.engine.answers import degraded_grant, denial, unenforced
+from authz.engine.answers import degraded_grant, denial, emergency_grant, unenforced
 from authz.engine.authorize import Call, make_call
 from authz.engine.clock import parse_moment
 from authz.engine.context import Context
@@ -90,15 +90,22 @@ class Engine:
 
     async def reserve(self, request: ReserveRequest) -> Grant | Denial:
         """Decide whether a running call may go on; with `to`, adopt one that is unknown."""
+        emergency_number = self._emergency_number(request)
         try:
             answer = await reserving.reserve(self.context, request)
         except StoreError as error:
-            return self._reserve_without_store(request, error)
-        self.outage.store_answered()
-        if isinstance(answer, Denial) and not self._is_enforced(request.account):
-            calls = self._settings.calls
+            answer = self._reserve_without_store(request, error)
+        else:
+            self.outage.store_answered()
+        if isinstance(answer, Grant):
+            return answer
+        calls = self._settings.calls
+        terms = request.used_seconds, calls.sign_of_life_seconds, calls.ring_seconds
+        if emergency_number is not None:
+            return emergency_grant(request.call_id, emergency_number, *terms)
+        if not self._is_enforced(request.account):
             number = self.context.rules.normalize(request.to) if request.to else ""
-            return unenforced(answer, number, calls.sign_of_life_seconds, calls.ring_seconds)
+            return unenforced(answer, number, *terms)
         return answer
 
     async def settle(self, request: SettleRequest) -> Settlement | Spooled:
@@ -177,19 +184,24 @@ class Engine:
         if not request.dry_run:
             self._remember_outside(call)
             self._in_background(self._record_emergency(call))
-        return Grant(
-            call_id=request.call_id,
-            allowed=True,
-            reason=REASONS["ok"].name,
-            class_=call.call_class.label,
-            number=call.number,
-            seconds=None,
-            final=False,
-            extend_at=calls.sign_of_life_seconds,
-            ring_seconds=calls.ring_seconds,
-            legs=(),
+        return emergency_grant(
+            request.call_id,
+            call.number,
+            0,
+            calls.sign_of_life_seconds,
+            calls.ring_seconds,
             dry_run=request.dry_run,
         )
+
+    def _emergency_number(self, request: ReserveRequest) -> str | None:
+        """Return the number that a running emergency call has dialled; None for other calls."""
+        plan = self.context.memory.get(request.account, request.call_id)
+        if plan is not None:
+            return plan.number if plan.is_emergency else None
+        if request.to is None or request.direction != "outbound":
+            return None
+        number, call_class = self.context.rules.classify(request.to)
+        return number if call_class == CallClass.EMERGENCY else None
 
     async def _record_emergency(self, call: Call) -> None:
         request = call.request
@@ -228,9 +240,11 @@ class Engine:
         )
         if self._is_enforced(request.account):
             return msgspec.structs.replace(refused, dry_run=request.dry_run)
-        if not request.dry_run:
+        known = self.context.memory.get(request.account, request.call_id)
+        # A refused repeat must not hide the call that runs under this id.
+        if not request.dry_run and (known is None or not known.in_store):
             self._remember_outside(call)
-        return unenforced(refused, call.number, calls.sign_of_life_seconds, calls.ring_seconds)
+        return unenforced(refused, call.number, 0, calls.sign_of_life_seconds, calls.ring_seconds)
 
     def _remember_outside(self, call: Call) -> Plan:
         """Remember a call that runs without a record, so that its settle can be booked."""

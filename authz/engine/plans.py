@@ -46,6 +46,11 @@ class Plan(Struct, kw_only=True):
         )
 
     @property
+    def is_emergency(self) -> bool:
+        """Whether the call is one that nothing may refuse or end."""
+        return self.call_class == CallClass.EMERGENCY and self.direction == Direction.OUTBOUND
+
+    @property
     def limiting_rates(self) -> list[tuple[int, Rate]]:
         """Return (leg, rate) of the legs that credit can cut short."""
         return [

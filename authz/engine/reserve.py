@@ -47,6 +47,8 @@ class _Extension:
         self.limiting = plan.limiting_rates
 
     def _cap(self) -> Cap | None:
+        if self.plan.is_emergency:
+            return None
         cap = duration_cap(self.chain.accounts)
         for leg, rate in self.plan.limiting_rates:
             cap = shorter(cap, cost_cap(self.chain.accounts[leg], rate, self.answered_at))
@@ -54,6 +56,8 @@ class _Extension:
 
     def denial_code(self) -> int:
         """Return the reason to deny that needs no counter, or 0."""
+        if self.plan.is_emergency:
+            return 0
         if not self.chain.is_enabled:
             return REASONS["account_disabled"].code
         if self.cap is not None and self.request.used_seconds >= self.cap.seconds:
