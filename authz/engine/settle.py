@@ -17,9 +17,9 @@ from authz.engine.steps import pack_costs
 from authz.errors import CallUnknown, NotExecuted, SettledDifferently
 from authz.model import AuthorizeRequest, Settlement, SettleRequest
 from authz.money import BOUND_MICROS
-from authz.reasons import Billing, CallClass, Outcome
+from authz.reasons import Billing, CallClass, Direction, Outcome
 from authz.store import keys
-from authz.store.accounts import Chain
+from authz.store.accounts import Account, Chain
 from authz.store.layouts import SETTLE
 from authz.store.records import ledger_strings, unpack_call
 
@@ -139,6 +139,13 @@ async def _settle(
     )
 
 
+def _has_trunks_for(account: Account, direction: Direction) -> bool:
+    """Return whether any of the account's trunks carries calls of that direction."""
+    trunks = account.config.trunks
+    own = trunks.inbound if direction == Direction.INBOUND else trunks.outbound
+    return bool(own or trunks.twoway or trunks.burst)
+
+
 def _plan_of_unknown(
     context: Context, chain: Chain, request: SettleRequest, plan: Plan | None
 ) -> Plan:
@@ -183,7 +190,7 @@ def _plan_of_unknown(
         Billing.FREE
         if call.is_exempt
         else Billing.TRUNK
-        if is_trunk_covered(call, account, quote)
+        if is_trunk_covered(call, account, quote) and _has_trunks_for(account, call.direction)
         else Billing.PER_MINUTE
         for account, quote in zip(chain.accounts, quotes, strict=True)
     )
@@ -206,7 +213,7 @@ async def _book(
     context: Context, chain: Chain, request: SettleRequest, plan: Plan | None
 ) -> list[Any]:
     known = _plan_of_unknown(context, chain, request, plan)
-    answered_at = _times(context, request, 0)
+    answered_at = _times(context, request, known.authorized_at)
     names = [account.id for account in chain.accounts]
     return await context.run(
         "book",
