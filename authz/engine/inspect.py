@@ -52,7 +52,8 @@ def describe_call(chain: Chain, call_id: str, record: CallRecord) -> CallState:
                 rate="0"
                 if rate is None or leg.billing != Billing.PER_MINUTE
                 else rate.per_minute_text(plan.authorized_at),
-                held=format_amount(leg.held),
+                # An orphan holds nothing; its record keeps what it would hold again.
+                held=format_amount(leg.held if record.state == State.OPEN else 0),
                 used=format_amount(leg.used if record.state == State.OPEN else leg.charged),
             )
             for one, leg, rate in zip(chain.accounts, record.legs, plan.rates, strict=True)

@@ -41,8 +41,8 @@ class Sweeper:
     def __init__(self, context: Context, pass_seconds: int = PASS_SECONDS) -> None:
         self._context = context
         self._pass_seconds = pass_seconds
-        self._clock_offset_seconds: int | None = None
-        self._clock_jumped = False
+        #: By how much each bucket's server was ahead of this host when it was last noted.
+        self._clock_offsets_seconds: dict[str, int] = {}
         #: Calls claimed since this process started.
         self.orphaned_total = 0
 
@@ -60,18 +60,17 @@ class Sweeper:
     async def sweep(self) -> SweepReport:
         """Pass once over all buckets."""
         orphaned = waiting = 0
-        jumped, self._clock_jumped = self._clock_jumped, False
         for tag in keys.TAGS:
-            claimed, waits = await self._sweep_bucket(tag, jumped)
+            claimed, waits = await self._sweep_bucket(tag)
             orphaned += claimed
             waiting += waits
         self.orphaned_total += orphaned
         return SweepReport(orphaned, waiting)
 
-    async def _sweep_bucket(self, tag: str, jumped: bool) -> tuple[int, bool]:
+    async def _sweep_bucket(self, tag: str) -> tuple[int, bool]:
         context = self._context
         calls = context.settings.calls
-        claimed = 0
+        claimed, jumped = 0, False
         while True:
             now, wait_seconds, *due = await context.client.call_script(
                 context.scripts["sweep"],
@@ -84,7 +83,11 @@ class Sweeper:
                     PAGE_MEMBERS,
                 ],
             )
-            self._note_clock(now)
+            if self._has_clock_jumped(tag, now):
+                # Asked again with the doubt: nothing that this answer calls due is claimed.
+                jumped = True
+                continue
+            jumped = False
             if wait_seconds:
                 return claimed, True
             page = 0
@@ -94,14 +97,14 @@ class Sweeper:
             if len(due) < PAGE_MEMBERS or not page:
                 return claimed, False
 
-    def _note_clock(self, store_seconds: int) -> None:
-        """Remember a jump between the store's clock and this host's; the next pass then waits."""
+    def _has_clock_jumped(self, tag: str, store_seconds: int) -> bool:
+        """Return whether the clocks of the bucket's server and of this host have parted."""
         offset = store_seconds - int(time.time())
-        known = self._clock_offset_seconds
-        self._clock_jumped |= abs(offset - (known or 0)) > _CLOCK_JUMP_SECONDS
-        if known is None or abs(offset - known) > _CLOCK_JUMP_SECONDS:
-            self._clock_offset_seconds = offset
-            self._context.clock.correct(store_seconds)
+        if abs(offset - self._clock_offsets_seconds.get(tag, 0)) <= _CLOCK_JUMP_SECONDS:
+            return False
+        self._clock_offsets_seconds[tag] = offset
+        self._context.clock.correct(store_seconds)
+        return True
 
 
 async def claim(context: Context, tag: str, member: bytes, *, forced: bool) -> bool:
@@ -181,7 +184,8 @@ async def orphan_calls(context: Context, is_meant: Callable[[CallRecord], bool])
 
 async def orphan_switch(context: Context, switch: str) -> SwitchRestarted:
     """Make orphans of all calls that a switch had open before now."""
-    before_us = time.time_ns() // 1000
+    seconds, micros = await context.client.execute("TIME")
+    before_us = int(seconds) * 1_000_000 + int(micros)
     count = await orphan_calls(
         context,
         lambda record: record.tail.switch == switch and record.head.authorized_us < before_us,
