@@ -28,7 +28,7 @@ DirectionName = Literal["outbound", "inbound"]
 Moment = str | int
 
 
-class AuthorizeRequest(Struct, forbid_unknown_fields=True, frozen=True):
+class AuthorizeRequest(Struct, forbid_unknown_fields=True, frozen=True, gc=False):
     """May this call start? `seconds` asks for that much time instead of one chunk."""
 
     call_id: CallId
@@ -42,7 +42,7 @@ class AuthorizeRequest(Struct, forbid_unknown_fields=True, frozen=True):
     dry_run: bool = False
 
 
-class ReserveRequest(Struct, forbid_unknown_fields=True, frozen=True):
+class ReserveRequest(Struct, forbid_unknown_fields=True, frozen=True, gc=False):
     """May this call go on? With `to` it adopts a call that the store does not know."""
 
     call_id: CallId
@@ -56,7 +56,7 @@ class ReserveRequest(Struct, forbid_unknown_fields=True, frozen=True):
     rate_number: Dialled | None = None
 
 
-class SettleRequest(Struct, forbid_unknown_fields=True, frozen=True):
+class SettleRequest(Struct, forbid_unknown_fields=True, frozen=True, gc=False):
     """The call has ended after `seconds` of talk; 0 means never answered."""
 
     call_id: CallId
@@ -72,7 +72,7 @@ class SettleRequest(Struct, forbid_unknown_fields=True, frozen=True):
     rate_number: Dialled | None = None
 
 
-class GrantLeg(Struct, frozen=True):
+class GrantLeg(Struct, frozen=True, gc=False):
     """One account's part in a grant. `available` is null for an unlimited account."""
 
     account: str
@@ -82,7 +82,7 @@ class GrantLeg(Struct, frozen=True):
     available: str | None
 
 
-class Grant(Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Grant(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """The call may run until `seconds` after its answer; null: nothing limits it."""
 
     call_id: str
@@ -100,7 +100,7 @@ class Grant(Struct, frozen=True, omit_defaults=True, kw_only=True):
     dry_run: bool = False
 
 
-class Denial(Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Denial(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """The call may not start or go on. `account` is the one whose rule decided."""
 
     call_id: str
@@ -114,7 +114,7 @@ class Denial(Struct, frozen=True, omit_defaults=True, kw_only=True):
     dry_run: bool = False
 
 
-class SettledLeg(Struct, frozen=True):
+class SettledLeg(Struct, frozen=True, gc=False):
     """One account's charge for a call and its balance after it."""
 
     account: str
@@ -123,7 +123,7 @@ class SettledLeg(Struct, frozen=True):
     balance: str
 
 
-class Settlement(Struct, frozen=True):
+class Settlement(Struct, frozen=True, gc=False):
     """The call is booked. `duplicate` says that it was booked before this request."""
 
     call_id: str

@@ -8,11 +8,16 @@ from __future__ import annotations
 import re
 
 from authz.errors import InvalidInput
+from authz_ext.amounts import format_amount
 
 MICROS_PER_UNIT = 1_000_000
 BOUND_UNITS = 2_000_000_000
 #: Greatest absolute amount or balance, in micros; four of them stay exact in Lua's doubles.
 BOUND_MICROS = BOUND_UNITS * MICROS_PER_UNIT
+
+__all__ = [
+    "BOUND_MICROS", "BOUND_UNITS", "MICROS_PER_UNIT", "format_amount", "parse_amount",
+]  # fmt: skip
 
 _AMOUNT = re.compile(r"(?P<sign>-?)(?P<whole>[0-9]{1,10})(?:\.(?P<decimals>[0-9]{1,6}))?\Z")
 
@@ -32,12 +37,3 @@ def parse_amount(text: str, field: str = "amount") -> int:
     if micros > BOUND_MICROS:
         raise InvalidInput(field, f"{text[:40]!r} is beyond ±{BOUND_UNITS} units")
     return -micros if match["sign"] else micros
-
-
-def format_amount(micros: int) -> str:
-    """Return micros as the shortest decimal string: `9990000` is `"9.99"`."""
-    sign = "-" if micros < 0 else ""
-    whole, decimals = divmod(abs(micros), MICROS_PER_UNIT)
-    if not decimals:
-        return f"{sign}{whole}"
-    return f"{sign}{whole}.{decimals:06d}".rstrip("0")

@@ -19,7 +19,7 @@ from authz.rating.diff import DeckDifference, compare_decks, rows_of_canonical
 from authz.rating.importer import ImportOptions, Progress, import_deck
 from authz.rating.publish import Manifest, PublishedDecks
 from authz.rating.report import ImportReport
-from authz.reasons import Direction
+from authz.reasons import DIRECTIONS
 from authz.store.client import StoreClient
 
 _CHUNK_BYTES = 262_144
@@ -133,7 +133,7 @@ class DeckService:
             id=query.id,
             currency=query.currency or defaults.currency,
             timezone=timezone,
-            direction=None if query.direction is None else Direction[query.direction.upper()],
+            direction=None if query.direction is None else DIRECTIONS[query.direction],
         )
 
 

@@ -12,7 +12,7 @@ from authz.engine.quotes import quote_row
 from authz.errors import InvalidInput, NotFound
 from authz.model import SECONDS_MAX, AuthorizeRequest
 from authz.money import format_amount, parse_amount
-from authz.reasons import CallClass, Direction
+from authz.reasons import DIRECTIONS, CallClass
 
 if TYPE_CHECKING:
     from authz.rating.deck import Deck
@@ -61,7 +61,7 @@ def look_up(context: Context, query: LookupQuery) -> LookupAnswer:
     deck = find_deck(context, query.id)
     number, call_class = context.rules.classify(query.number)
     at = _moment(context, query.at)
-    row = deck.lookup(number, Direction[query.direction.upper()], at)
+    row = deck.lookup(number, DIRECTIONS[query.direction], at)
     if row is None:
         raise NotFound(f"deck {query.id} has no row in force for {query.direction} {number}")
     return LookupAnswer(

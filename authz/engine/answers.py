@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from authz.engine.plans import Plan
 from authz.model import Denial, Grant, GrantLeg, SettledLeg, Settlement
 from authz.money import format_amount
-from authz.reasons import REASONS, Billing, CallClass, Direction, Reason
+from authz.reasons import BILLING_OF, REASONS, Billing, CallClass, Direction, Reason
 from authz.store.accounts import Account, Chain
 
 _EXTEND_AHEAD_SECONDS_MAX = 15
@@ -31,11 +31,11 @@ def grant_legs(
         priced = billing == Billing.PER_MINUTE and rate is not None
         legs.append(
             GrantLeg(
-                account=account.id,
-                billing=Billing(billing).label,
-                rate=rate.per_minute_text(at) if priced and rate is not None else "0",
-                held=format_amount(held),
-                available=None if account.unlimited else format_amount(credit),
+                account.id,
+                BILLING_OF[billing].label,
+                rate.per_minute_text(at) if priced and rate is not None else "0",
+                format_amount(held),
+                None if account.unlimited else format_amount(credit),
             )
         )
     return tuple(legs)
@@ -131,10 +131,10 @@ def settlement(
     """Return the settlement from a script's billing, cost and balance of each leg."""
     legs = tuple(
         SettledLeg(
-            account=account.id,
-            billing=Billing(values[index * 3]).label,
-            charged=format_amount(values[index * 3 + 1]),
-            balance=format_amount(values[index * 3 + 2]),
+            account.id,
+            BILLING_OF[values[index * 3]].label,
+            format_amount(values[index * 3 + 1]),
+            format_amount(values[index * 3 + 2]),
         )
         for index, account in enumerate(chain.accounts)
         if index * 3 < len(values)

@@ -20,7 +20,18 @@ from authz.engine.steps import (
 )
 from authz.errors import NotExecuted
 from authz.model import SECONDS_MAX, AuthorizeRequest, Denial, Grant
-from authz.reasons import BY_CODE, REASONS, Billing, CallClass, Direction, Outcome, Reason
+from authz.reasons import (
+    BILLING_OF,
+    BY_CODE,
+    CLASS_OF,
+    DIRECTIONS,
+    REASONS,
+    Billing,
+    CallClass,
+    Direction,
+    Outcome,
+    Reason,
+)
 from authz.store import keys
 from authz.store.accounts import Account, Chain
 from authz.store.constants import Mark
@@ -73,8 +84,8 @@ def make_call(
         request,
         number,
         rated,
-        CallClass(call_class),
-        Direction[request.direction.upper()],
+        CLASS_OF[call_class],
+        DIRECTIONS[request.direction],
         context.new_attempt(),
         adopted_seconds,
     )
@@ -393,7 +404,7 @@ async def _answer(context: Context, offer: _Offer, reply: list[Any]) -> Grant | 
         account = chain.accounts[reply[1] - 1]
         return _deny(call, reason.name, account.id, _shortage(reason))
     granted, final, repeated, _now_us, *values = reply[1:]
-    billings = tuple(Billing(values[3 * leg]) for leg in range(len(chain.accounts)))
+    billings = tuple([BILLING_OF[billing] for billing in values[::3]])
     plan = offer.plan(billings)
     if repeated and not request.dry_run:
         plan = await pinned_plan(context, chain, call) or plan

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Awaitable
 from typing import Any
 
 from authz.config import Settings
@@ -52,14 +53,13 @@ class Context:
         """Return a number that no other authorize of any process will use."""
         return self._random.getrandbits(_ATTEMPT_BITS)
 
-    async def run(
+    def run(
         self, name: str, chain: Chain, call_id: str, arguments: list[bytes], deadline_ms: int
-    ) -> list[Any]:
-        """Run one of the scripts about a call and return its answer."""
-        reply: list[Any] = await self.client.call_script(
+    ) -> Awaitable[list[Any]]:
+        """Run one of the scripts about a call; await its answer."""
+        return self.client.call_script(
             self.scripts[name], chain.call_keys(call_id), arguments, deadline_ms
         )
-        return reply
 
     def is_stale(self, reply: list[Any], chain: Chain) -> bool:
         """Return whether the script knew better; then what it knew better is brought up to date."""

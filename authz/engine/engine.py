@@ -42,7 +42,7 @@ from authz.model import (
     Spooled,
     SwitchRestarted,
 )
-from authz.reasons import REASONS, CallClass, Direction
+from authz.reasons import DIRECTIONS, REASONS, CallClass
 from authz.store import keys
 from authz.store.client import StoreClient
 from authz.store.layouts import SETTLE
@@ -321,7 +321,7 @@ class Engine:
         self.outage.store_failed()
         calls = self._settings.calls
         plan = self.context.memory.get(request.account, request.call_id)
-        direction = Direction[request.direction.upper()] if plan is None else plan.direction
+        direction = DIRECTIONS[request.direction] if plan is None else plan.direction
         if not self.outage.may_extend():
             return denial(
                 request.call_id,

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from authz.reasons import Billing, CallClass, Direction
+from authz.reasons import BILLING_OF, Billing, CallClass, Direction
 from authz.store.records import CallRecord, CallTail
 from authz_ext.rating import Rate
 
 REMEMBERED_CALLS_MAX = 200_000
 
 
-class Plan(Struct, kw_only=True):
+class Plan(Struct, kw_only=True, gc=False):
     """One call as this process knows it; `attempt` proves it current to the scripts.
 
     `rates` has, per leg, the pinned rate, or None for a leg that time does not charge.
@@ -72,7 +72,7 @@ def plan_from_record(account: str, call_id: str, record: CallRecord) -> Plan:
         dialled=record.tail.dialled,
         switch=record.tail.switch,
         rates=tuple(Rate.unpack(rate) if rate else None for rate in record.tail.rates),
-        billings=tuple(Billing(leg.billing) for leg in record.legs),
+        billings=tuple(BILLING_OF[leg.billing] for leg in record.legs),
         authorized_at=record.head.authorized_us // 1_000_000,
     )
 

@@ -20,7 +20,7 @@ from authz.engine.steps import (
 )
 from authz.errors import NotExecuted
 from authz.model import SECONDS_MAX, AuthorizeRequest, Denial, Grant, ReserveRequest
-from authz.reasons import BY_CODE, REASONS, Billing, Direction, Outcome
+from authz.reasons import BY_CODE, DIRECTIONS, REASONS, Billing, Outcome
 from authz.store import keys
 from authz.store.accounts import Chain
 from authz.store.constants import Mark, State
@@ -215,7 +215,7 @@ def _unknown(request: ReserveRequest) -> Denial:
         REASONS["call_unknown"],
         request.account,
         None,
-        Direction[request.direction.upper()],
+        DIRECTIONS[request.direction],
     )
 
 

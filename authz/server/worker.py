@@ -7,10 +7,11 @@ fewest; a single worker listens itself.
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 from authz import log
 from authz.hooks.access import Access
@@ -19,6 +20,10 @@ from authz.hooks.routes import hook_routes
 from authz.hooks.server import HookServer
 from authz.server import child
 from authz.server.engine_host import EngineHost
+
+#: When the cyclic collector looks at young, middle and old objects. A worker makes no cycles but
+#: by exceptions; what it remembers of its calls would be walked again and again in vain.
+_COLLECTOR_THRESHOLDS: Final = (10_000, 10, 100)
 
 
 class Backend(Protocol):
@@ -79,6 +84,7 @@ class HookService:
 
     async def serve(self, listeners: Mapping[str, socket.socket]) -> None:
         """Listen on the given sockets, if any."""
+        settle_memory()
         loop = asyncio.get_running_loop()
         for listener in listeners.values():
             is_unix = listener.family == socket.AF_UNIX
@@ -119,6 +125,13 @@ class HookService:
 
     def _report_closed(self) -> None:
         self._order.connections_closed(1)
+
+
+def settle_memory() -> None:
+    """Spare the cyclic collector what a worker has begun with, and let it look less often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECTOR_THRESHOLDS)
 
 
 def _count_nothing() -> None:

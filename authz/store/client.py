@@ -18,6 +18,7 @@ from authz.store.connection import Connection, pack_command
 from authz.store.handshake import open_connection
 from authz.store.health import StoreHealth
 from authz.store.url import StoreAddress, parse_store_url
+from authz_ext.packing import pack_script_call
 
 if TYPE_CHECKING:
     from authz.store.scripts import Script
@@ -168,7 +169,7 @@ class StoreClient:
                 f"script {script.name} takes {script.number_of_keys} keys, got {len(keys)}"
             )
         deadline = self._time() + deadline_ms / 1000
-        packed = pack_command((b"EVALSHA", script.sha1, len(keys), *keys, *arguments))
+        packed = pack_script_call(script.sha1, keys, arguments)
         try:
             return await self._submit(packed, deadline)
         except NotExecuted as error:

@@ -17,21 +17,9 @@ from authz.store.layouts import (
     TOMBSTONE,
     TOMBSTONE_LEG,
 )
+from authz_ext.packing import pack_strings
 
-_SHORT_MAX = 255
 _u16 = struct.Struct(">H")
-
-
-def pack_strings(texts: Sequence[str]) -> bytes:
-    """Return texts one after the other, each cut to 255 bytes and led by its length."""
-    parts = bytearray()
-    for text in texts:
-        raw = text.encode()
-        if len(raw) > _SHORT_MAX:
-            raw = raw[:_SHORT_MAX].decode(errors="ignore").encode()
-        parts.append(len(raw))
-        parts += raw
-    return bytes(parts)
 
 
 def unpack_strings(data: bytes, position: int = 0) -> list[str]:

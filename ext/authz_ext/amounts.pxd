@@ -1,0 +1,7 @@
+"""Bounds of an amount as text."""
+
+cdef enum:
+    MICROS_PER_UNIT = 1_000_000
+    DECIMALS = 6
+    # A sign, 13 digits, a point and six decimals: the longest that 64 bits hold.
+    TEXT_LENGTH_MAX = 21
