@@ -215,7 +215,6 @@ class _Offer:
             legs=len(chain.accounts),
             exempt=call.is_exempt,
             dry_run=request.dry_run,
-            adopt=call.adopted_seconds is not None,
             second_try=second_try,
             steps=len(steps),
             final=self.is_final,

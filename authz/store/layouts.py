@@ -184,7 +184,7 @@ CALL_LEG = Layout("call_leg", "billing: u8, held: i64, used: i64, charged: i64, 
 AUTHORIZE = Layout(
     "authorize",
     """attempt: i64, valid_from: i64, valid_until: i64, call_class: u8, direction: u8, legs: u8,
-    exempt: u8, dry_run: u8, adopt: u8, second_try: u8, steps: u8, final: u8, memory_full: u8,
+    exempt: u8, dry_run: u8, second_try: u8, steps: u8, final: u8, memory_full: u8,
     marks: u8, used_seconds: i32, uncharged_seconds: i32, ring_seconds: i32,
     grace_seconds: i32, life_seconds: i32, closed_hours: i32""",
 )
