@@ -19,7 +19,7 @@ define INSTALL
 	@touch $(RUN_STAMP) $@
 endef
 
-.PHONY: help run test lint build wheel clean
+.PHONY: help run test lint load build wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -35,6 +35,9 @@ lint: $(DEVELOP_STAMP)  ## check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+load: $(RUN_STAMP)  ## put load on a daemon of its own and measure it (under a minute)
+	@$(BIN)/python -m loadtest
 
 build: $(DEVELOP_STAMP)  ## rebuild the Cython extensions where they lie
 	$(BIN)/python setup.py --quiet build_ext --inplace

@@ -13,6 +13,7 @@ _LEFT: Final = 64
 _RIGHT: Final = 150
 _TOP: Final = 12
 _BOTTOM: Final = 44
+_MARKS_MAX: Final = 8
 #: Distinct on light and dark ground.
 COLOURS: Final = ("#3b82f6", "#f59e0b", "#10b981", "#ef4444", "#8b5cf6", "#64748b")
 
@@ -128,8 +129,8 @@ def tens_axis(title: str, values: Sequence[float]) -> Axis:
 def even_axis(title: str, low: float, high: float) -> Axis:
     """Return an axis with marks at round values."""
     high = high if high > low else low + 1
-    step = 10.0 ** math.floor(math.log10((high - low) / 2))
-    step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) <= 8)
+    step = 10.0 ** math.floor(math.log10((high - low) / _MARKS_MAX))
+    step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) <= _MARKS_MAX)
     first = math.ceil(low / step)
     last = math.ceil(high / step)
     ticks = [Tick(number * step, f"{number * step:g}") for number in range(first, last + 1)]

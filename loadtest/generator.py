@@ -39,7 +39,7 @@ from loadtest.plan import (
 )
 from loadtest.recorder import Recorder
 from loadtest.schedule import NANOS_PER_SECOND, arrivals
-from loadtest.templates import COUNTER_DIGITS, Template, draw
+from loadtest.templates import COUNTER_DIGITS, POOL_LENGTH_MAX, Template, draw
 
 _REPORT_SECONDS: Final = 0.5
 _RING_SECONDS: Final = 20
@@ -90,7 +90,9 @@ class Generator:
         self._recorder = recorder
         self._id_start = orders.call_id_start.encode()
         call_id_bytes = len(self._id_start) + COUNTER_DIGITS
-        self._templates: Iterator[Template] = cycle(draw(orders.calls, call_id_bytes, rng))
+        self._templates: Iterator[Template] = cycle(
+            draw(orders.calls, _pool_length(orders), call_id_bytes, rng)
+        )
         self._rng = rng
         self.connections = [Connection(orders.target, self) for _ in range(orders.connections)]
         self._unflushed: list[Connection] = []
@@ -269,6 +271,13 @@ class Generator:
 
     def _record(self, sent: Sent, outcome: str, now_ns: int) -> None:
         self._recorder.record(sent.operation, outcome, sent.due_ns, sent.sent_ns, now_ns)
+
+
+def _pool_length(orders: Orders) -> int:
+    if orders.calls_in_flight:
+        return POOL_LENGTH_MAX
+    planned = sum(one.seconds * one.calls_per_second for one in orders.stretches)
+    return min(POOL_LENGTH_MAX, int(planned) + 1)
 
 
 def _read_decision(status: int, body: bytes) -> _Decision | None:

@@ -24,7 +24,8 @@ th, td { text-align: right; padding: .25rem .6rem; border-bottom: 1px solid #888
 th.name, td.name { text-align: left; } tr.floor { opacity: .65; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; margin: .5rem 0; }
 dt { opacity: .7; } dd { margin: 0; }
-svg { width: 100%; height: auto; } svg text { font: 12px system-ui, sans-serif; fill: currentColor; }
+svg { width: 100%; height: auto; }
+svg text { font: 12px system-ui, sans-serif; fill: currentColor; }
 svg .grid { stroke: #8884; } svg .shade { fill: #8882; }
 .good { color: #059669; } .bad { color: #dc2626; } .quiet { opacity: .7; white-space: pre-line; }
 """
@@ -162,7 +163,7 @@ def _timeline_charts(result: Result) -> Iterable[str]:
     yield chart.render(lines, x, chart.even_axis("requests/s", 0, most), shades)
 
 
-def _shades(run: Run) -> list[tuple[float, float]]:
+def _shades(run: Run) -> Sequence[tuple[float, float]]:
     """Return where every other phase begins and ends, the warm-up first."""
     begins: list[Second] = []
     for one in run.timeline:

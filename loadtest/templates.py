@@ -12,8 +12,8 @@ import msgspec
 from loadtest.plan import CallKind
 from loadtest.wire import request_start
 
-#: Calls that are drawn before a run; a run takes them in turn, again and again.
-POOL_LENGTH: Final = 32_768
+#: Most calls that are drawn before a run; a longer run takes them in turn, again and again.
+POOL_LENGTH_MAX: Final = 32_768
 #: After the generator's own start of a call id come so many hexadecimal digits.
 COUNTER_DIGITS: Final = 8
 _AUTHORIZE_END: Final = b'"}'
@@ -46,11 +46,13 @@ class Template(NamedTuple):
         return self.settle_start + call_id + _SECONDS % seconds
 
 
-def draw(calls: Sequence[CallKind], call_id_bytes: int, rng: random.Random) -> list[Template]:
-    """Return a pool of calls in the proportions of the mix."""
+def draw(
+    calls: Sequence[CallKind], length: int, call_id_bytes: int, rng: random.Random
+) -> list[Template]:
+    """Return a pool of so many calls in the proportions of the mix."""
     maker = _Maker(call_id_bytes, rng)
     weights = [call.weight for call in calls]
-    return [maker.template(kind) for kind in rng.choices(calls, weights, k=POOL_LENGTH)]
+    return [maker.template(kind) for kind in rng.choices(calls, weights, k=length)]
 
 
 class _Maker:
