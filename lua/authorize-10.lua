@@ -8,6 +8,8 @@
 --   leg}, {reason, leg, now in µs, µs until when a call-rate denial holds}, {OUTCOME_STALE_CONFIG}, {OUTCOME_STALE_TIME, now}, {OUTCOME_ACCOUNT_MISSING, leg}
 --   or {OUTCOME_SHORT, reason, leg, 0, then room, credit, billing of every leg}: nothing was changed
 -- Emits: trunks.burst, trunks.exhausted
+--- @include "time"
+--- @shortcut "authorize"
 --- @include "accounts"
 --- @include "calls"
 --- @include "room"
@@ -17,7 +19,6 @@
 --- @layout authorize, leg_request
 
 local FIRST_ACCOUNT, FIRST_REQUEST = 7, 7
-local TRUNKS_EVENT_SECONDS = 60
 local request = unpack_authorize(ARGV[1])
 local legs = request.legs
 local counted = is_counted(request.call_class, request.direction)

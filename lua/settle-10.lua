@@ -8,6 +8,8 @@
 --   {OUTCOME_UNKNOWN_CALL}, {OUTCOME_STALE_CALL, record}, {OUTCOME_STALE_CONFIG},
 --   {OUTCOME_STALE_TIME, now} or {OUTCOME_ACCOUNT_MISSING, leg}
 -- Emits: call.overrun, balance.*, spend_limit.*, recharge.*
+--- @include "time"
+--- @shortcut "settle"
 --- @include "settlement"
 --- @layout settle
 

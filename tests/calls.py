@@ -14,7 +14,7 @@ from authz.store.accounts import Chain
 from authz.store.constants import Policy
 from authz.store.layouts import AUTHORIZE, LEG_REQUEST, RESERVE, SETTLE
 from authz.store.records import CallTail, ledger_strings
-from authz.store.scripts import load_scripts
+from authz.store.scripts import script_for
 
 _HOURS = 24
 _ATTEMPT = 1
@@ -32,7 +32,7 @@ async def _run(
     chain = await _chain(books, account)
     limits = [one.limits(call_class, books.clock.now()) for one in chain.accounts]
     reply: list[Any] = await books.client.call_script(
-        load_scripts()[name], chain.call_keys(call_id), [*arguments, *limits]
+        script_for(name, len(chain.accounts)), chain.call_keys(call_id), [*arguments, *limits]
     )
     return reply
 

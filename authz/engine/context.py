@@ -15,7 +15,7 @@ from authz.engine.resend import ResendWindow
 from authz.reasons import Outcome
 from authz.store.accounts import AccountDirectory, Chain
 from authz.store.client import StoreClient
-from authz.store.scripts import load_scripts
+from authz.store.scripts import load_scripts, script_for
 from authz_ext.gate import CallGate
 from authz_ext.numbers import NumberRules
 
@@ -58,7 +58,10 @@ class Context:
     ) -> Awaitable[list[Any]]:
         """Run one of the scripts about a call; await its answer."""
         return self.client.call_script(
-            self.scripts[name], chain.call_keys(call_id), arguments, deadline_ms
+            script_for(name, len(chain.accounts)),
+            chain.call_keys(call_id),
+            arguments,
+            deadline_ms,
         )
 
     def is_stale(self, reply: list[Any], chain: Chain) -> bool:

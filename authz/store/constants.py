@@ -84,6 +84,10 @@ RECHARGE_PENDING_SECONDS = 3600
 RECHARGE_RETRY_SECONDS = 300
 #: `spend_limit.warning` is raised at this share of the limit, in percent.
 SPEND_WARNING_PERCENT = 80
+#: At most one event in this long tells that an account's trunks are exhausted, or burst.
+TRUNKS_EVENT_SECONDS = 60
+#: Bits of a day's filter of tombstones, per bucket (256 KiB when full).
+CLOSED_FILTER_BITS = 2_097_152
 
 
 def lua_constants() -> dict[str, int]:
@@ -99,6 +103,8 @@ def lua_constants() -> dict[str, int]:
         "LAYOUT_NUMBER": LAYOUT_NUMBER,
         "LIMIT_NONE": NONE,
         "BOUND_MICROS": BOUND_MICROS,
+        "TRUNKS_EVENT_SECONDS": TRUNKS_EVENT_SECONDS,
+        "CLOSED_FILTER_BITS": CLOSED_FILTER_BITS,
         "RECHARGE_PENDING_SECONDS": RECHARGE_PENDING_SECONDS,
         "RECHARGE_RETRY_SECONDS": RECHARGE_RETRY_SECONDS,
         "SPEND_WARNING_PERCENT": SPEND_WARNING_PERCENT,

@@ -21,7 +21,7 @@ _CODES = {  # ours: (Python struct, Lua struct)
     "i64": ("q", "i8"),
     "i32": ("i", "i4"),
     "u16": ("H", "I2"),
-    "u8": ("B", "I1"),
+    "u8": ("B", "B"),
     "digest8": ("8s", "c8"),
 }
 
@@ -58,6 +58,14 @@ class Layout:
         """Return the format of the fields from place `first` to before `end`, for Lua."""
         return ">" + "".join(_CODES[code][1] for _, code in self.fields[first:end])
 
+    def lua_fields(self) -> list[tuple[str, str]]:
+        """Return names and Lua formats of the fields; lazy ones are one, `rest`, left packed."""
+        fields = [(name, _CODES[code][1]) for name, code in self.fields[: self.eager]]
+        if self.is_lazy:
+            rest = "".join(_CODES[code][0] for _, code in self.fields[self.eager :])
+            fields.append(("rest", f"c{struct.calcsize('>' + rest)}"))
+        return fields
+
     def pack(self, **values: Any) -> bytes:
         """Return the record; fields that are not named are 0."""
         record = self._blank | values
@@ -86,7 +94,6 @@ class Layout:
             f"local function pack_{self.name}(record)\n"
             f"  return {self.lua_pack(self._fields_of_record())}\n"
             "end\n"
-            f"local SIZE_{self.name} = {self.size}\n"
         )
 
     def lua_unpack(self, target: str, arguments: str, *, is_local: bool = True) -> str:
@@ -133,7 +140,6 @@ class Layout:
             "  end\n"
             f"  return {self.lua_pack(self._fields_of_record())}\n"
             "end\n"
-            f"local SIZE_{self.name} = {self.size}\n"
         )
 
 
@@ -146,23 +152,23 @@ ACCOUNT_STATE = Layout(
     calls_national: i64, calls_international: i64, calls_satellite: i64, calls_unknown: i64,
     trunks_inbound: i64, trunks_outbound: i64, arrival_us: i64,
     day: i64, day_spend: i64, month: i64, month_spend: i64,
-    day_mark: i64, month_mark: i64,
-    low_at: i64, exhausted_at: i64, trunks_event_at: i64, burst_event_at: i64,
+    day_mark: i64, month_mark: i64, trunks_event_at: i64,
+    low_at: i64, exhausted_at: i64, burst_event_at: i64,
     recharge_pending: i64, recharge_at: i64, recharge_succeeded_at: i64,
     recharge_failures: i64, recharge_month: i64, recharge_month_amount: i64,
     recharge_number: i64""",
-    lazy_from="day_mark",
+    lazy_from="low_at",
 )
 
 #: What the daemon knows of an account, checked against `version`. -1: no limit, NONE: no
 #: threshold. With balance − used above `quiet_above` there is no alert to be raised.
 LIMITS = Layout(
     "limits",
-    """version: i64, credit_limit: i64, unlimited: u8, per_minute: u8,
+    """version: i64, day: i64, month: i64, daily_limit: i64, monthly_limit: i64,
+    quiet_above: i64, credit_limit: i64, unlimited: u8, per_minute: u8,
     trunks_inbound: i32, trunks_outbound: i32,
     trunks_twoway: i32, trunks_burst: i32,
     calls_max: i32, class_calls_max: i32, arrival_interval_us: i64, arrival_burst_us: i64,
-    daily_limit: i64, monthly_limit: i64, day: i64, month: i64, quiet_above: i64,
     low_threshold: i64, low_repeat_seconds: i64,
     recharge_mode: u8, recharge_threshold: i64, recharge_amount: i64,
     recharge_interval_seconds: i64, recharge_monthly_cap: i64""",
@@ -207,8 +213,8 @@ RESERVE = Layout(
 #: Numbers of a settle, of an orphan's claim and of the booking of an unknown call.
 SETTLE = Layout(
     "settle",
-    """attempt: i64, valid_from: i64, valid_until: i64, legs: u8, seconds: i32, policy: u8,
-    used_seconds: i32, started_at: i64, closed_hours: i32, ring_seconds: i32,
+    """attempt: i64, valid_from: i64, valid_until: i64, legs: u8, seconds: i32,
+    started_at: i64, closed_hours: i32, ring_seconds: i32, policy: u8, used_seconds: i32,
     call_class: u8, direction: u8, force: u8""",
 )
 

@@ -6,7 +6,9 @@ A script is a file `<verb>-<number of keys>.lua`. A line `--- @include "name"` i
 
 A store makes every function of a script anew at every call, which costs more than most of them
 do. So functions that a script does not use are left out, records are unpacked where that is
-asked for, and the functions marked `--- @seldom` are made only when one of them is called.
+asked for, and the functions marked `--- @seldom` are made only when one of them is called. A
+script with a line `--- @shortcut "name"` exists once for each length of a chain, see
+`shortcuts.py`.
 """
 
 from __future__ import annotations
@@ -14,15 +16,19 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
 from authz.errors import InvariantError
+from authz.model import CHAIN_LENGTH_MAX
 from authz.store.constants import lua_constants
 from authz.store.layouts import LAYOUTS
+from authz.store.shortcuts import expand_shortcut
 
 _INCLUDE = re.compile(r'^--- @include "([a-z_]+)"$')
+_SHORTCUT = re.compile(r'^--- @shortcut "([a-z_]+)"\n', re.MULTILINE)
 _LAYOUT = re.compile(r"^--- @layout (.+)$")
 _FILE_NAME = re.compile(r"^([a-z_]+)-(\d+)\.lua$")
 _FUNCTION = re.compile(
@@ -37,9 +43,10 @@ _SELDOM_FUNCTION = re.compile(
 )
 _LAST_STATEMENT = re.compile(r"^return [a-z_]+\([^\n]*\)\n\Z", re.MULTILINE)
 _STRING = re.compile(r'"[^"\n]*"')
+_SIZE = re.compile(r"\bSIZE_([a-z_]+)\b")
 _CONSTANT = re.compile(
     r"\b(?:REASON|OUTCOME|BILLING|CLASS|DIRECTION|STATE|MARK|KIND|POLICY|RECHARGE|LAYOUT|LIMIT"
-    r"|BOUND|SPEND)_[A-Z_]+\b"
+    r"|BOUND|SPEND|CLOSED|TRUNKS)_[A-Z_]+\b"
 )
 
 
@@ -53,6 +60,13 @@ class Script:
     sha1: str
 
 
+def _read_include(name: str, stack: tuple[str, ...]) -> str:
+    resource = files("authz_lua.includes") / f"{name}.lua"
+    if not resource.is_file():
+        raise InvariantError(f"no include {name}.lua: " + " -> ".join(stack))
+    return resource.read_text(encoding="utf-8")
+
+
 def _resolve(lines: list[str], seen: set[str], stack: tuple[str, ...]) -> list[str]:
     resolved: list[str] = []
     for line in lines:
@@ -62,10 +76,7 @@ def _resolve(lines: list[str], seen: set[str], stack: tuple[str, ...]) -> list[s
                 raise InvariantError("include cycle: " + " -> ".join((*stack, name)))
             if name not in seen:
                 seen.add(name)
-                resource = files("authz_lua.includes") / f"{name}.lua"
-                if not resource.is_file():
-                    raise InvariantError(f"no include {name}.lua: " + " -> ".join(stack))
-                included = resource.read_text(encoding="utf-8").splitlines()
+                included = _read_include(name, stack).splitlines()
                 resolved += _resolve(included, seen, (*stack, name))
         elif match := _LAYOUT.match(line):
             for name in (part.strip() for part in match[1].split(",")):
@@ -145,9 +156,18 @@ def _gather_seldom(source: str, name: str) -> str:
     return f"local seldom\n{often}seldom = function(name, ...)\n{body}{choices}end\n{last[0]}"
 
 
-def flatten(text: str, name: str) -> str:
-    """Return the source of one script: what it includes and uses, with numbers for names."""
+def flatten(text: str, name: str, legs: int | None = None) -> str:
+    """Return the source of one script: what it includes and uses, with numbers for names.
+
+    With `legs` it has its shortcut for chains of that many accounts, else only its own rules.
+    """
     constants = lua_constants()
+
+    def shortcut(match: re.Match[str]) -> str:
+        file = f"{match[1]}_shortcut"
+        return "" if legs is None else expand_shortcut(_read_include(file, (name,)), file, legs)
+
+    text = _SHORTCUT.sub(shortcut, text)
 
     def number(match: re.Match[str]) -> str:
         if match[0] not in constants:
@@ -155,20 +175,38 @@ def flatten(text: str, name: str) -> str:
         value = constants[match[0]]
         return f"(0 - {-value})" if value < 0 else str(value)
 
+    def size(match: re.Match[str]) -> str:
+        return str(LAYOUTS[match[1]].size) if match[1] in LAYOUTS else match[0]
+
     source = "\n".join(_resolve(text.splitlines(), set(), (name,)))
-    source = _write_codecs_in_place(_CONSTANT.sub(number, source) + "\n", name)
+    source = _write_codecs_in_place(_CONSTANT.sub(number, _SIZE.sub(size, source)) + "\n", name)
     return _gather_seldom(_mark_seldom(_without_unused(source)), name)
+
+
+def _read_scripts() -> Iterator[tuple[str, int, str]]:
+    """Yield verb, number of keys and text of every shipped script."""
+    for resource in files("authz_lua").iterdir():
+        if match := _FILE_NAME.match(resource.name):
+            yield match[1], int(match[2]), resource.read_text(encoding="utf-8")
 
 
 @cache
 def load_scripts() -> dict[str, Script]:
-    """Return every shipped script by its verb."""
+    """Return every shipped script by its verb; `<verb>_<legs>` for one with a shortcut."""
     scripts: dict[str, Script] = {}
-    for resource in files("authz_lua").iterdir():
-        match = _FILE_NAME.match(resource.name)
-        if match is None:
-            continue
-        source = flatten(resource.read_text(encoding="utf-8"), resource.name)
-        sha1 = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
-        scripts[match[1]] = Script(match[1], int(match[2]), source, sha1)
+    for verb, number_of_keys, text in _read_scripts():
+        variants: dict[str, int | None] = {verb: None}
+        if _SHORTCUT.search(text):
+            variants = {f"{verb}_{legs}": legs for legs in range(1, CHAIN_LENGTH_MAX + 1)}
+        for key, legs in variants.items():
+            source = flatten(text, verb, legs)
+            sha1 = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+            scripts[key] = Script(verb, number_of_keys, source, sha1)
     return scripts
+
+
+@cache
+def script_for(verb: str, legs: int) -> Script:
+    """Return the script of a verb for chains of that many legs."""
+    scripts = load_scripts()
+    return scripts.get(f"{verb}_{legs}") or scripts[verb]

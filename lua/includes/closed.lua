@@ -8,7 +8,6 @@ end
 
 -- One bit a call and day tells nearly always that there is no tombstone to look for, hour by hour.
 -- Days do not depend on how long tombstones are kept, so that a change of it forgets nothing.
-local FILTER_BITS = 2097152
 local HOURS_OF_DAY = 24
 
 local function filter_key(prefix, hour)
@@ -16,7 +15,7 @@ local function filter_key(prefix, hour)
 end
 
 local function filter_bit(digest)
-  return struct.unpack(">I4", digest) % FILTER_BITS
+  return struct.unpack(">I4", digest) % CLOSED_FILTER_BITS
 end
 
 --- @seldom

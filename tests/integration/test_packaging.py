@@ -130,7 +130,7 @@ def test_scripts_and_deck_load_from_an_empty_directory(installed: Path, tmp_path
     program = """
 from importlib.resources import files
 from authz.store.scripts import load_scripts
-print(*sorted(load_scripts()))
+print(*sorted({script.name for script in load_scripts().values()}))
 print(len((files("authz.demo") / "world_deck.csv").read_text("utf-8").splitlines()))
 """
     scripts, deck_lines = run(installed / "python", "-c", program, cwd=tmp_path).splitlines()

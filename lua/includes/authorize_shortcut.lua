@@ -1,0 +1,148 @@
+-- The common authorize: a new call, current accounts, nothing in the way, the full chunk fits every
+-- leg. Admits only what the rules in authorize-10.lua admit alike; they decide on all else.
+local call = redis.call
+repeat
+  --- @unpack authorize as request_ from ARGV[1]
+  if request_legs ~= legs or request_second_try == 1 or request_steps ~= 1
+    or request_dry_run == 1 or request_memory_full == 1 or request_used_seconds ~= 0
+    or request_call_class == CLASS_EMERGENCY
+    or now_seconds < request_valid_from or now_seconds >= request_valid_until then
+    break
+  end
+
+  local bit = struct.unpack(">I4", ARGV[2]) % CLOSED_FILTER_BITS
+  local is_used = false
+  for day = math.floor(now_seconds / 86400),
+    math.floor((now_seconds / 3600 - request_closed_hours) / 24), -1 do
+    if call("GETBIT", KEYS[3] .. string.format("filter:%.0f", day), bit) == 1 then
+      is_used = true
+    end
+  end
+  if is_used then
+    break
+  end
+
+  local is_inbound = request_direction == DIRECTION_INBOUND and 1 or 0
+  local is_limited = false
+  --- @unpack i4 as step_seconds, each i8 as step_hold from ARGV[6]
+  --- @each leg
+  local call_billing_leg = BILLING_PER_MINUTE
+  local call_held_leg, call_used_leg, call_charged_leg = 0, 0, 0
+  local call_room_leg, credit_left_leg, state_leg
+  do
+    local packed = call("HGET", KEYS[6 + leg], "s")
+    if not packed then
+      break
+    end
+    --- @unpack account_state as account_ from packed
+    --- @unpack limits as limits_ from ARGV[6 + legs + leg]
+    --- @unpack leg_request as wanted_ from ARGV[6 + leg]
+    if account_version ~= limits_version
+      or account_day ~= limits_day or account_month ~= limits_month then
+      break
+    end
+
+    if limits_arrival_interval_us ~= 0 then
+      if limits_arrival_interval_us < 0
+        or account_arrival_us - now_us > limits_arrival_burst_us then
+        break
+      end
+      if account_arrival_us < now_us then
+        account_arrival_us = now_us
+      end
+      account_arrival_us = account_arrival_us + limits_arrival_interval_us
+    end
+    local class_calls
+    if request_call_class == CLASS_NATIONAL then
+      class_calls = account_calls_national
+      account_calls_national = class_calls + 1
+    elseif request_call_class == CLASS_INTERNATIONAL then
+      class_calls = account_calls_international
+      account_calls_international = class_calls + 1
+    elseif request_call_class == CLASS_TOLLFREE then
+      class_calls = account_calls_tollfree
+      account_calls_tollfree = class_calls + 1
+    else
+      break
+    end
+    if (limits_calls_max >= 0 and account_calls >= limits_calls_max)
+      or (limits_class_calls_max >= 0 and class_calls >= limits_class_calls_max) then
+      break
+    end
+    account_calls = account_calls + 1
+
+    if request_exempt == 1 then
+      call_billing_leg = BILLING_FREE
+    elseif wanted_trunk_covered == 1 then
+      local inbound = account_trunks_inbound + is_inbound
+      local outbound = account_trunks_outbound + 1 - is_inbound
+      local over = math.max(0, inbound - limits_trunks_inbound)
+        + math.max(0, outbound - limits_trunks_outbound) - limits_trunks_twoway
+      if over <= 0 then
+        call_billing_leg = BILLING_TRUNK
+        account_trunks_inbound, account_trunks_outbound = inbound, outbound
+      elseif limits_trunks_burst < 0 or over <= limits_trunks_burst
+        or now_seconds - account_trunks_event_at >= TRUNKS_EVENT_SECONDS then
+        break
+      end
+    end
+    if call_billing_leg == BILLING_PER_MINUTE
+      and (limits_per_minute == 0 or wanted_has_rate ~= 1) then
+      break
+    end
+
+    local room = BOUND_MICROS - account_held
+    if limits_unlimited == 0 then
+      room = math.min(room, account_balance - account_held + limits_credit_limit)
+    end
+    if call_billing_leg == BILLING_PER_MINUTE and wanted_needs_credit == 1 and room <= 0 then
+      break
+    end
+    if limits_daily_limit >= 0 then
+      room = math.min(room, limits_daily_limit - account_day_spend - account_held)
+    end
+    if limits_monthly_limit >= 0 then
+      room = math.min(room, limits_monthly_limit - account_month_spend - account_held)
+    end
+    if call_billing_leg == BILLING_PER_MINUTE then
+      if step_hold_leg > 0 and step_hold_leg > room then
+        break
+      end
+      is_limited = is_limited or wanted_limiting == 1
+      call_held_leg = step_hold_leg
+      account_held = account_held + step_hold_leg
+    end
+    call_room_leg = room
+    credit_left_leg = account_balance - account_held + limits_credit_limit
+    state_leg = PACKED("account_state as account_")
+  end
+  --- @end
+
+  local call_layout, call_state, call_legs = LAYOUT_NUMBER, STATE_OPEN, legs
+  local call_call_class, call_direction = request_call_class, request_direction
+  local call_marks, call_attempt, call_request = request_marks, request_attempt, ARGV[4]
+  local call_authorized_us, call_ring_seconds = now_us, request_ring_seconds
+  local call_reported, call_used_seconds = 0, 0
+  local call_granted_seconds, call_final = step_seconds, request_final
+  if not is_limited then
+    call_granted_seconds = request_uncharged_seconds
+    call_final = call_granted_seconds >= 0 and 1 or 0
+  end
+  local lasting_seconds = call_granted_seconds >= 0 and call_granted_seconds
+    or request_life_seconds
+  local call_lease_ms = now_ms
+    + (lasting_seconds + request_ring_seconds + request_grace_seconds) * 1000
+
+  -- The first write, and at once the proof that the call is new.
+  local tail = ARGV[5]
+  if not call("SET", KEYS[1],
+    PACKED("call_head as call_, each call_leg as call_, text as tail"), "NX") then
+    break
+  end
+  call("ZADD", KEYS[2], call_lease_ms, ARGV[3])
+  --- @each leg
+  call("HSET", KEYS[6 + leg], "s", state_leg)
+  --- @end
+  return {REASON_OK, call_granted_seconds, call_final, 0, now_us,
+    EACH(call_billing_leg, call_held_leg, credit_left_leg)}
+until true
