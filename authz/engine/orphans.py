@@ -113,7 +113,9 @@ async def claim(context: Context, tag: str, member: bytes, *, forced: bool) -> b
     for _ in range(ATTEMPTS_MAX):
         chain = await context.directory.chain(account)
         if chain is None:
+            # A closed account owes nothing; its lease would only stand in the way of others.
             log.event("orphan_without_account", level="error", account=account, call_id=call_id)
+            await context.client.execute("ZREM", keys.leases(tag), member)
             return False
         packed = await context.client.execute("GET", keys.call(tag, account, call_id))
         record = None if packed is None else unpack_call(packed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -338,3 +339,15 @@ async def test_more_calls_than_a_page_are_lost_in_one_pass(world, monkeypatch):
     await trust(world)
     assert (await world.sweeper.sweep()).orphaned == 30
     assert await numbers(world) == (0, 0, 0, 10_000_000)
+
+
+async def test_a_lease_whose_account_is_closed_is_dropped(world):
+    await world.account("solo", deck="retail")
+    await world.granted("e1", "911", account="solo")
+    await asyncio.gather(*world.engine._tasks)
+    tag = await world.engine.context.directory.tag_of("solo")
+    member = keys.call_member("solo", "e1")
+    assert await world.client.execute("ZSCORE", keys.leases(tag), member) is not None
+    await world.accounts.close("solo")
+    assert not await claim(world.engine.context, tag, member, forced=True)
+    assert await world.client.execute("ZSCORE", keys.leases(tag), member) is None
