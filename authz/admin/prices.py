@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from authz.admin.messages import LookupAnswer, LookupQuery, PriceAnswer, PriceLeg, PriceQuery
-from authz.engine.authorize import Call, is_trunk_covered, make_call, pinned_rate
+from authz.engine.calls import Call, is_trunk_covered, make_call, pinned_rate
 from authz.engine.clock import format_moment, parse_moment
 from authz.engine.context import Context
 from authz.engine.quotes import quote_row

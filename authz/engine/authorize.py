@@ -2,43 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from authz.engine.answers import denial, extend_at, grant_legs
+from authz.engine.calls import Call
 from authz.engine.clock import monotonic_us
 from authz.engine.context import ATTEMPTS_MAX, Context
 from authz.engine.plans import Plan, pack_tail, plan_from_record, request_digest
 from authz.engine.policy import destination_denial
-from authz.engine.quotes import LegQuote, quote_chain
-from authz.engine.steps import (
-    Cap,
-    cost_cap,
-    descending_seconds,
-    duration_cap,
-    pack_steps,
-    shorter,
-)
+from authz.engine.steps import pack_steps
+from authz.engine.terms import Step
 from authz.errors import NotExecuted
-from authz.model import SECONDS_MAX, AuthorizeRequest, Denial, Grant
-from authz.reasons import (
-    BILLING_OF,
-    BY_CODE,
-    CLASS_OF,
-    DIRECTIONS,
-    REASONS,
-    Billing,
-    CallClass,
-    Direction,
-    Outcome,
-    Reason,
-)
+from authz.model import Denial, Grant
+from authz.reasons import BILLING_OF, BY_CODE, REASONS, Billing, Outcome, Reason
 from authz.store import keys
-from authz.store.accounts import Account, Chain
+from authz.store.accounts import Chain
 from authz.store.constants import Mark
-from authz.store.layouts import AUTHORIZE, LEG_REQUEST
+from authz.store.layouts import AUTHORIZE
 from authz.store.records import unpack_call
-from authz_ext.rating import Rate
 
+_OK = REASONS["ok"].code
 #: Denials from which the gate learns what the next calls may not do either.
 _GATE_REASONS = frozenset(
     REASONS[name].code
@@ -46,165 +29,22 @@ _GATE_REASONS = frozenset(
 )
 
 
-class Call(NamedTuple):
-    """An authorize as the engine works on it: numbers classed, words turned into constants."""
-
-    request: AuthorizeRequest
-    number: str
-    rated_number: str
-    call_class: CallClass
-    direction: Direction
-    attempt: int
-    #: Seconds already used, for a call that a reserve adopts; None for a new one.
-    adopted_seconds: int | None = None
-
-    @property
-    def is_emergency(self) -> bool:
-        """Whether the call is always allowed."""
-        return self.call_class == CallClass.EMERGENCY and self.direction == Direction.OUTBOUND
-
-    @property
-    def is_exempt(self) -> bool:
-        """Whether the call needs no credit: outbound emergency or toll-free."""
-        return self.direction == Direction.OUTBOUND and self.call_class in (
-            CallClass.EMERGENCY,
-            CallClass.TOLLFREE,
-        )
-
-
-def make_call(
-    context: Context, request: AuthorizeRequest, adopted_seconds: int | None = None
-) -> Call:
-    """Return the request with its number normalised and classed."""
-    number, call_class = context.rules.classify(request.to)
-    rated = number
-    if request.rate_number is not None:
-        rated = context.rules.normalize(request.rate_number)
-    return Call(
-        request,
-        number,
-        rated,
-        CLASS_OF[call_class],
-        DIRECTIONS[request.direction],
-        context.new_attempt(),
-        adopted_seconds,
-    )
-
-
-def pinned_rate(call: Call, quote: LegQuote) -> Rate | None:
-    """Return the rate to pin to a leg: on an exempt call only one whose row says its class."""
-    if call.is_exempt and quote.row_class != call.call_class:
-        return None
-    return quote.rate
-
-
-def is_trunk_covered(call: Call, account: Account, quote: LegQuote) -> bool:
-    """Return whether the call may ride the account's trunks, free or not.
-
-    Inbound toll-free never does: the account pays for it.
-    """
-    if call.direction == Direction.INBOUND and call.call_class == CallClass.TOLLFREE:
-        return False
-    return account.has_trunks and quote.leg_class(call.call_class) in account.trunk_classes
-
-
 class _Offer:
-    """What one authorize asks of the store: quotes, caps, holds, packed for the script."""
+    """One authorize with the terms on which it is offered to the store."""
 
     def __init__(self, context: Context, call: Call, chain: Chain) -> None:
         self.context = context
         self.call = call
         self.chain = chain
         self.now = context.clock.now()
-        self.used_seconds = call.adopted_seconds or 0
-        self.answered_at = self.now - self.used_seconds
-        self.quotes = quote_chain(context.decks, chain, call.rated_number, call.direction, self.now)
-        self.rates = tuple(pinned_rate(call, quote) for quote in self.quotes)
-        self.trunk_covered = tuple(
-            is_trunk_covered(call, account, quote)
-            for account, quote in zip(chain.accounts, self.quotes, strict=True)
-        )
-        self.cost_caps = tuple(
-            None if rate is None or call.is_exempt else cost_cap(account, rate, self.answered_at)
-            for account, rate in zip(chain.accounts, self.rates, strict=True)
-        )
-        self.duration_cap = None if call.is_emergency else duration_cap(chain.accounts)
-        self.target, self.is_final = self._target_seconds()
+        self.terms = context.terms.find(chain, call, self.now)
 
-    def cap(self) -> tuple[Cap | None, bool]:
-        """Return the cap of this grant, and whether reaching it makes the grant final.
-
-        A cost cap of a leg that may ride a trunk shortens the grant without ending it.
-        """
-        certain = self.duration_cap
-        possible = certain
-        for covered, leg_cap in zip(self.trunk_covered, self.cost_caps, strict=True):
-            if leg_cap is None or leg_cap.seconds <= 0:
-                continue
-            possible = shorter(possible, leg_cap)
-            if not covered:
-                certain = shorter(certain, leg_cap)
-        return possible, possible is not None and possible == certain
-
-    def _target_seconds(self) -> tuple[int, bool]:
-        """Return the seconds of the full chunk, capped, and whether that is all there is."""
-        asked = self.call.request.seconds or self.context.settings.calls.chunk_seconds
-        asked = max(asked, self.min_first_seconds())
-        target = min(self.used_seconds + asked, SECONDS_MAX)
-        cap, is_final = self.cap()
-        if cap is None or target < cap.seconds:
-            return target, False
-        return cap.seconds, is_final
-
-    def min_first_seconds(self) -> int:
-        """Return the fewest seconds with which any account of the chain lets a call start."""
-        return max(
-            (account.config.min_first_seconds or 0 for account in self.chain.accounts), default=0
-        )
-
-    def hold(self, rate: Rate | None, seconds: int) -> int:
-        """Return a leg's hold: never less than one priced increment of a rate that is not free."""
-        if rate is None or rate.is_free or self.call.is_exempt:
-            return 0
-        ring_seconds = self.context.settings.calls.ring_seconds
-        if self.call.adopted_seconds is not None:
-            cost = rate.cost(seconds, self.answered_at)
-        else:
-            cost = rate.hold(seconds, self.now, ring_seconds)
-        return max(cost, rate.first_priced(self.now)[1])
-
-    def inverse(self, rate: Rate, amount: int, limit: int) -> int:
-        """Return the most seconds, at most `limit`, whose hold is within an amount."""
-        if self.call.adopted_seconds is not None:
-            return rate.seconds_for(amount, self.answered_at, limit)
-        ring_seconds = self.context.settings.calls.ring_seconds
-        return rate.hold_seconds_for(amount, self.now, ring_seconds, limit)
-
-    def step(self, seconds: int) -> tuple[int, tuple[int, ...]]:
-        """Return one step: its seconds and every leg's hold."""
-        return seconds, tuple(self.hold(rate, seconds) for rate in self.rates)
-
-    def second_steps(self, reply: list[Any]) -> list[tuple[int, tuple[int, ...]]]:
-        """Return the steps of the second try from the rooms that the first try has answered."""
-        rooms: list[tuple[Rate, int]] = []
-        increment = SECONDS_MAX
-        for leg, rate in enumerate(self.rates):
-            room, _credit, billing = reply[4 + 3 * leg : 7 + 3 * leg]
-            if billing == Billing.PER_MINUTE and rate is not None and not rate.is_free:
-                rooms.append((rate, room))
-                increment = min(increment, rate.increment_at(self.used_seconds, self.answered_at))
-        floor = min(self.used_seconds + max(increment, self.min_first_seconds()), self.target)
-        durations = descending_seconds(rooms, self.target, floor, self.inverse)
-        return [self.step(seconds) for seconds in (*durations, floor)]
-
-    def arguments(
-        self, steps: list[tuple[int, tuple[int, ...]]], *, second_try: bool
-    ) -> list[bytes]:
+    def arguments(self, steps: list[Step], *, second_try: bool) -> list[bytes]:
         """Return the script's arguments."""
-        context, call, chain = self.context, self.call, self.chain
+        context, call, chain, terms = self.context, self.call, self.chain, self.terms
         calls = context.settings.calls
         valid_from, valid_until = chain.validity(self.now)
-        cap = self.duration_cap
+        cap = terms.duration_cap
         request = call.request
         head = AUTHORIZE.pack(
             attempt=call.attempt,
@@ -217,10 +57,10 @@ class _Offer:
             dry_run=request.dry_run,
             second_try=second_try,
             steps=len(steps),
-            final=self.is_final,
+            final=terms.is_final,
             memory_full=context.memory_full,
             marks=Mark.NONE,
-            used_seconds=self.used_seconds,
+            used_seconds=terms.used_seconds,
             uncharged_seconds=-1 if cap is None else cap.seconds,
             ring_seconds=calls.ring_seconds,
             grace_seconds=calls.grace_seconds,
@@ -233,35 +73,11 @@ class _Offer:
             keys.call_digest(account, request.call_id),
             keys.call_member(account, request.call_id),
             request_digest(request.to, request.direction, request.switch),
-            pack_tail(call.number, request.to, request.switch or "", self.rates),
+            pack_tail(call.number, request.to, request.switch or "", terms.packed_rates),
             pack_steps(steps, len(chain.accounts)),
-            *self._leg_requests(),
+            *terms.packed_leg_requests,
             *chain.limits(call.call_class, self.now),
         ]
-
-    def _leg_requests(self) -> list[bytes]:
-        call = self.call
-        inbound_tollfree = (
-            call.direction == Direction.INBOUND and call.call_class == CallClass.TOLLFREE
-        )
-        packed = []
-        for leg, rate in enumerate(self.rates):
-            charged = rate is not None and not rate.is_free
-            cap = self.cost_caps[leg]
-            too_dear = cap is not None and cap.seconds <= self.used_seconds
-            used = 0
-            if rate is not None and not call.is_exempt:
-                used = rate.cost(self.used_seconds, self.answered_at)
-            packed.append(
-                LEG_REQUEST.pack(
-                    has_rate=0 if rate is None else 2 if too_dear else 1,
-                    limiting=charged,
-                    needs_credit=charged or inbound_tollfree,
-                    trunk_covered=self.trunk_covered[leg],
-                    used=used,
-                )
-            )
-        return packed
 
     def plan(self, billings: tuple[Billing, ...]) -> Plan:
         """Return what to remember of the call."""
@@ -275,9 +91,9 @@ class _Offer:
             number=call.number,
             dialled=request.to,
             switch=request.switch or "",
-            rates=self.rates,
+            rates=self.terms.rates,
             billings=billings,
-            authorized_at=self.now - self.used_seconds,
+            authorized_at=self.now - self.terms.used_seconds,
             rate_number=request.rate_number,
         )
 
@@ -287,7 +103,9 @@ async def authorize(context: Context, call: Call) -> Grant | Denial:
     request = call.request
     deadline_ms = context.settings.store.decision_deadline_ms
     for _ in range(ATTEMPTS_MAX):
-        chain = await context.directory.chain(request.account, deadline_ms)
+        chain = context.directory.cached(request.account)
+        if chain is None:
+            chain = await context.directory.chain(request.account, deadline_ms)
         if chain is None:
             return _deny(call, "account_unknown", request.account)
         offer = _Offer(context, call, chain)
@@ -300,18 +118,21 @@ async def authorize(context: Context, call: Call) -> Grant | Denial:
         refused = _gate_refusal(context, offer)
         if refused is not None:
             return refused
-        reply = await _ask(context, offer, [offer.step(offer.target)], second_try=False)
+        reply = await _ask(context, offer, [offer.terms.full_step], second_try=False)
         if reply[0] == Outcome.SHORT:
-            reply = await _ask(context, offer, offer.second_steps(reply), second_try=True)
+            reply = await _ask(context, offer, offer.terms.second_steps(reply), second_try=True)
         if not context.is_stale(reply, chain):
-            return await _answer(context, offer, reply)
+            plan = None
+            if reply[0] == _OK and reply[3] and not request.dry_run:
+                plan = await pinned_plan(context, chain, call)
+            return _answer(context, offer, reply, plan)
     raise NotExecuted("the account kept changing while the call was decided")
 
 
 async def _ask(
     context: Context,
     offer: _Offer,
-    steps: list[tuple[int, tuple[int, ...]]],
+    steps: list[Step],
     *,
     second_try: bool,
 ) -> list[Any]:
@@ -339,17 +160,15 @@ def _refused_here(context: Context, offer: _Offer) -> Denial | None:
     call, chain = offer.call, offer.chain
     if call.is_emergency:
         return None
-    for account in chain.accounts:
-        if not account.config.enabled:
-            return _deny(call, "account_disabled", account.id)
-    # A blocked deck row refuses also where no account has a policy of its own.
-    is_restricted = chain.has_policy or any(quote.blocked for quote in offer.quotes)
-    if is_restricted and call.direction == Direction.OUTBOUND:
-        refused = destination_denial(chain, call.call_class, offer.quotes, call.number)
+    if not chain.is_enabled:
+        disabled = next(account.id for account in chain.accounts if not account.config.enabled)
+        return _deny(call, "account_disabled", disabled)
+    if offer.terms.is_restricted:
+        refused = destination_denial(chain, call.call_class, offer.terms.quotes, call.number)
         if refused is not None:
             return _deny(call, refused.reason.name, refused.account, refused.detail)
-    cap = offer.duration_cap
-    if cap is not None and cap.seconds <= offer.used_seconds:
+    cap = offer.terms.duration_cap
+    if cap is not None and cap.seconds <= offer.terms.used_seconds:
         return _deny(call, cap.reason.name, chain.accounts[0].id)
     return None
 
@@ -386,7 +205,7 @@ def _tell_gate(context: Context, offer: _Offer, reply: list[Any], sent_us: int) 
     call = offer.call
     if call.is_emergency or call.request.dry_run or not offer.chain.has_call_limits:
         return
-    if outcome == REASONS["ok"].code and not reply[3]:
+    if outcome == _OK and not reply[3]:
         for account in offer.chain.accounts:
             per_second = account.config.max_calls_per_second
             if per_second is not None:
@@ -396,22 +215,22 @@ def _tell_gate(context: Context, offer: _Offer, reply: list[Any], sent_us: int) 
         context.gate.denied(account.id, account.version, sent_us, reply[2], reply[3])
 
 
-async def _answer(context: Context, offer: _Offer, reply: list[Any]) -> Grant | Denial:
+def _answer(
+    context: Context, offer: _Offer, reply: list[Any], pinned: Plan | None
+) -> Grant | Denial:
+    """Return what the caller sees; `pinned` is the plan of a call authorized before."""
     call, chain, request = offer.call, offer.chain, offer.call.request
-    if reply[0] != REASONS["ok"].code:
+    if reply[0] != _OK:
         reason: Reason = BY_CODE[reply[0]]
         account = chain.accounts[reply[1] - 1]
         return _deny(call, reason.name, account.id, _shortage(reason))
-    granted, final, repeated, _now_us, *values = reply[1:]
-    billings = tuple([BILLING_OF[billing] for billing in values[::3]])
-    plan = offer.plan(billings)
-    if repeated and not request.dry_run:
-        plan = await pinned_plan(context, chain, call) or plan
+    _, granted, final, _repeated, _now_us, *values = reply
+    plan = pinned or offer.plan(tuple([BILLING_OF[billing] for billing in values[::3]]))
     seconds = None if granted < 0 else granted
     calls = context.settings.calls
     if not request.dry_run:
         context.memory.put(plan)
-        _count(context, plan, chain, seconds, offer.used_seconds)
+        _count(context, plan, chain, seconds, offer.terms.used_seconds)
     return Grant(
         call_id=request.call_id,
         allowed=True,
@@ -420,7 +239,7 @@ async def _answer(context: Context, offer: _Offer, reply: list[Any]) -> Grant | 
         number=call.number,
         seconds=seconds,
         final=bool(final),
-        extend_at=extend_at(seconds, offer.used_seconds, calls.sign_of_life_seconds),
+        extend_at=extend_at(seconds, offer.terms.used_seconds, calls.sign_of_life_seconds),
         ring_seconds=calls.ring_seconds,
         legs=grant_legs(chain.accounts, plan, values, offer.now),
         dry_run=request.dry_run,
@@ -451,7 +270,7 @@ def _count(
     until_us = now_us + (calls.ring_seconds + lasting + calls.grace_seconds) * 1_000_000
     context.gate.opened(
         (plan.account, plan.call_id),
-        tuple(account.id for account in chain.accounts),
+        chain.ids,
         plan.direction,
         plan.call_class,
         until_us,

@@ -12,6 +12,7 @@ from authz.engine.clock import StoreClock
 from authz.engine.plans import CallMemory
 from authz.engine.quotes import Decks
 from authz.engine.resend import ResendWindow
+from authz.engine.terms import TermsBook
 from authz.reasons import Outcome
 from authz.store.accounts import AccountDirectory, Chain
 from authz.store.client import StoreClient
@@ -36,6 +37,7 @@ class Context:
         self.settings = settings
         self.directory = AccountDirectory(client, settings.calls.default_deck)
         self.clock = StoreClock()
+        self.terms = TermsBook(decks, settings.calls)
         self.memory = CallMemory()
         self.gate = CallGate()
         self.resend = ResendWindow()

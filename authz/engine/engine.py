@@ -18,7 +18,7 @@ from authz.engine import authorize as authorizing
 from authz.engine import reserve as reserving
 from authz.engine import settle as settling
 from authz.engine.answers import degraded_grant, denial, emergency_grant, unenforced
-from authz.engine.authorize import Call, make_call
+from authz.engine.calls import Call, make_call
 from authz.engine.clock import parse_moment
 from authz.engine.context import Context
 from authz.engine.failure import OutagePolicy

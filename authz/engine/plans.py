@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from authz.reasons import BILLING_OF, Billing, CallClass, Direction
-from authz.store.records import CallRecord, CallTail
+from authz.store.records import CallRecord, pack_tail_rates, pack_tail_words
 from authz_ext.rating import Rate
 
 REMEMBERED_CALLS_MAX = 200_000
@@ -77,10 +77,14 @@ def plan_from_record(account: str, call_id: str, record: CallRecord) -> Plan:
     )
 
 
-def pack_tail(number: str, dialled: str, switch: str, rates: Sequence[Rate | None]) -> bytes:
+def pack_rates(rates: Sequence[Rate | None]) -> bytes:
+    """Return the rates as a call's tail ends with them."""
+    return pack_tail_rates([b"" if rate is None else rate.pack() for rate in rates])
+
+
+def pack_tail(number: str, dialled: str, switch: str, packed_rates: bytes) -> bytes:
     """Return the tail under which a call's rates are pinned in the store."""
-    packed = tuple(b"" if rate is None else rate.pack() for rate in rates)
-    return CallTail(number, dialled, switch, packed).pack()
+    return pack_tail_words(number, dialled, switch) + packed_rates
 
 
 def request_digest(dialled: str, direction: str, switch: str | None) -> bytes:

@@ -31,6 +31,9 @@ class LegQuote(NamedTuple):
         return call_class if self.row_class is None else self.row_class
 
 
+#: The deck row of every leg, leaf first.
+Rows = tuple["DeckRow | None", ...]
+
 _NO_ROW = LegQuote(None, None, False)
 
 
@@ -43,20 +46,25 @@ def quote_row(row: DeckRow | None) -> LegQuote:
     return LegQuote(None if row.blocked else row.rate, row_class, row.blocked)
 
 
+def find_rows(decks: Decks, chain: Chain, number: str, direction: Direction, at: int) -> Rows:
+    """Return every leg's deck row; a deck of another currency has none for the account."""
+    rows: list[DeckRow | None] = []
+    row: DeckRow | None = None
+    previous_id: str | None = None
+    for account, deck_id in zip(chain.accounts, chain.deck_ids, strict=True):
+        if deck_id != previous_id:
+            deck = None if deck_id is None else decks.get(deck_id)
+            if deck is None or deck.currency != account.config.currency:
+                row = None
+            else:
+                row = deck.lookup(number, direction, at)
+            previous_id = deck_id
+        rows.append(row)
+    return tuple(rows)
+
+
 def quote_chain(
     decks: Decks, chain: Chain, number: str, direction: Direction, at: int
 ) -> tuple[LegQuote, ...]:
-    """Return every leg's quote; a deck of another currency has no rows for the account."""
-    quotes: list[LegQuote] = []
-    previous_id: str | None = None
-    for account, deck_id in zip(chain.accounts, chain.deck_ids, strict=True):
-        if quotes and deck_id == previous_id:
-            quotes.append(quotes[-1])
-            continue
-        deck = None if deck_id is None else decks.get(deck_id)
-        if deck is None or deck.currency != account.config.currency:
-            quotes.append(_NO_ROW)
-        else:
-            quotes.append(quote_row(deck.lookup(number, direction, at)))
-        previous_id = deck_id
-    return tuple(quotes)
+    """Return every leg's quote."""
+    return tuple(quote_row(row) for row in find_rows(decks, chain, number, direction, at))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from authz.engine.answers import denial, extend_at, grant_legs
-from authz.engine.authorize import authorize, make_call
+from authz.engine.authorize import authorize
+from authz.engine.calls import make_call
 from authz.engine.clock import monotonic_us
 from authz.engine.context import ATTEMPTS_MAX, Context
 from authz.engine.plans import Plan, plan_from_record

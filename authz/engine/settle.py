@@ -8,7 +8,7 @@ import msgspec
 
 from authz import log
 from authz.engine.answers import settlement
-from authz.engine.authorize import is_trunk_covered, make_call, pinned_rate
+from authz.engine.calls import is_trunk_covered, make_call, pinned_rate
 from authz.engine.clock import parse_moment
 from authz.engine.context import ATTEMPTS_MAX, Context
 from authz.engine.plans import Plan, plan_from_record

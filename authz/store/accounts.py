@@ -188,6 +188,7 @@ class Chain:
         self.ledger_key = keys.ledger(tag)
         self.leases_key = keys.leases(tag)
         self.id = accounts[0].id
+        self.ids = tuple(account.id for account in accounts)
         self.is_enabled = all(account.config.enabled for account in accounts)
         self.has_policy = any(account.has_policy for account in accounts)
         self.has_call_limits = any(account.has_call_limits for account in accounts)

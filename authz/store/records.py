@@ -34,6 +34,16 @@ def unpack_strings(data: bytes, position: int = 0) -> list[str]:
     return texts
 
 
+def pack_tail_words(number: str, dialled: str, switch: str) -> bytes:
+    """Return the beginning of a call's tail: its words."""
+    return pack_strings((number, "" if dialled == number else dialled, switch))
+
+
+def pack_tail_rates(rates: Sequence[bytes]) -> bytes:
+    """Return the end of a call's tail: a packed rate for each leg, or nothing for one."""
+    return b"".join([part for rate in rates for part in (_u16.pack(len(rate)), rate)])
+
+
 class CallTail(NamedTuple):
     """What only the daemon reads of a call: who was called, and the rates it is pinned to.
 
@@ -47,12 +57,8 @@ class CallTail(NamedTuple):
 
     def pack(self) -> bytes:
         """Return the opaque tail of a call record."""
-        dialled = "" if self.dialled == self.number else self.dialled
-        parts = [pack_strings((self.number, dialled, self.switch))]
-        for rate in self.rates:
-            parts.append(_u16.pack(len(rate)))
-            parts.append(rate)
-        return b"".join(parts)
+        words = pack_tail_words(self.number, self.dialled, self.switch)
+        return words + pack_tail_rates(self.rates)
 
     @classmethod
     def unpack(cls, data: bytes, legs: int) -> CallTail:

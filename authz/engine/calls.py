@@ -1,0 +1,73 @@
+"""A call as the engine works on it, and what its class means for trunks and rates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from authz.engine.quotes import LegQuote
+from authz.model import AuthorizeRequest
+from authz.reasons import CLASS_OF, DIRECTIONS, CallClass, Direction
+from authz.store.accounts import Account
+from authz_ext.rating import Rate
+
+if TYPE_CHECKING:
+    from authz.engine.context import Context
+
+
+class Call(Struct, frozen=True, gc=False):
+    """An authorize with its numbers classed and its words turned into constants."""
+
+    request: AuthorizeRequest
+    number: str
+    rated_number: str
+    call_class: CallClass
+    direction: Direction
+    attempt: int
+    #: Outbound emergency: always allowed.
+    is_emergency: bool
+    #: Outbound emergency or toll-free: needs no credit.
+    is_exempt: bool
+    #: Seconds already used, for a call that a reserve adopts; None for a new one.
+    adopted_seconds: int | None
+
+
+def make_call(
+    context: Context, request: AuthorizeRequest, adopted_seconds: int | None = None
+) -> Call:
+    """Return the request with its number normalised and classed."""
+    number, call_class = context.rules.classify(request.to)
+    rated = number
+    if request.rate_number is not None:
+        rated = context.rules.normalize(request.rate_number)
+    is_outbound = request.direction == "outbound"
+    is_emergency = is_outbound and call_class == CallClass.EMERGENCY
+    return Call(
+        request,
+        number,
+        rated,
+        CLASS_OF[call_class],
+        DIRECTIONS[request.direction],
+        context.new_attempt(),
+        is_emergency,
+        is_emergency or (is_outbound and call_class == CallClass.TOLLFREE),
+        adopted_seconds,
+    )
+
+
+def pinned_rate(call: Call, quote: LegQuote) -> Rate | None:
+    """Return the rate to pin to a leg: on an exempt call only one whose row says its class."""
+    if call.is_exempt and quote.row_class != call.call_class:
+        return None
+    return quote.rate
+
+
+def is_trunk_covered(call: Call, account: Account, quote: LegQuote) -> bool:
+    """Return whether the call may ride the account's trunks, free or not.
+
+    Inbound toll-free never does: the account pays for it.
+    """
+    if call.direction == Direction.INBOUND and call.call_class == CallClass.TOLLFREE:
+        return False
+    return account.has_trunks and quote.leg_class(call.call_class) in account.trunk_classes

@@ -1,0 +1,186 @@
+"""What a chain and a destination mean for a call: rates, caps and holds, packed for the script.
+
+They are the same for every new call alike, so that a process keeps those it has worked out.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from authz.config import CallSettings
+from authz.engine.calls import Call, is_trunk_covered, pinned_rate
+from authz.engine.plans import pack_rates
+from authz.engine.quotes import Decks, Rows, find_rows, quote_row
+from authz.engine.steps import (
+    Cap,
+    cost_cap,
+    descending_seconds,
+    duration_cap,
+    shorter,
+)
+from authz.model import SECONDS_MAX
+from authz.reasons import Billing, CallClass, Direction
+from authz.store.accounts import Chain
+from authz.store.layouts import LEG_REQUEST
+from authz_ext.rating import Rate
+
+#: Terms that a process keeps, at about a kilobyte each; more begin anew.
+TERMS_MAX: Final = 32_768
+
+#: Seconds, and what every leg must hold for them.
+Step = tuple[int, tuple[int, ...]]
+
+
+class Terms:
+    """The terms of a call at store second `now`; see `is_timeless` for others."""
+
+    def __init__(
+        self, settings: CallSettings, chain: Chain, rows: Rows, call: Call, now: int
+    ) -> None:
+        #: The chain and the rows themselves: as long as they are kept, their ids stand for them.
+        self.chain = chain
+        self.rows = rows
+        self.used_seconds = call.adopted_seconds or 0
+        self._accounts = chain.accounts
+        self._is_adopted = call.adopted_seconds is not None
+        self._is_exempt = call.is_exempt
+        self._asked_seconds = call.request.seconds or settings.chunk_seconds
+        self._ring_seconds = settings.ring_seconds
+        self._now = now
+        self._answered_at = now - self.used_seconds
+        self.quotes = tuple(quote_row(row) for row in rows)
+        self.rates = tuple(pinned_rate(call, quote) for quote in self.quotes)
+        self._trunk_covered = tuple(
+            is_trunk_covered(call, account, quote)
+            for account, quote in zip(chain.accounts, self.quotes, strict=True)
+        )
+        self._cost_caps = tuple(
+            None if rate is None or call.is_exempt else cost_cap(account, rate, self._answered_at)
+            for account, rate in zip(chain.accounts, self.rates, strict=True)
+        )
+        self.duration_cap = None if call.is_emergency else duration_cap(chain.accounts)
+        self.target, self.is_final = self._target_seconds()
+        #: The step of the first try: the full chunk.
+        self.full_step = self.step(self.target)
+        #: Whether the destination may be refused by policy. A blocked deck row refuses also
+        #: where no account has a policy of its own.
+        self.is_restricted = call.direction == Direction.OUTBOUND and (
+            chain.has_policy or any(quote.blocked for quote in self.quotes)
+        )
+        #: Whether they hold at any moment: no rate has windows.
+        self.is_timeless = not any(rate is not None and rate.windows for rate in self.rates)
+        self.packed_rates = pack_rates(self.rates)
+        self.packed_leg_requests = self._pack_leg_requests(call)
+
+    def step(self, seconds: int) -> Step:
+        """Return one step: its seconds and every leg's hold."""
+        return seconds, tuple(self._hold(rate, seconds) for rate in self.rates)
+
+    def second_steps(self, reply: list[Any]) -> list[Step]:
+        """Return the steps of the second try from the rooms that the first try has answered."""
+        rooms: list[tuple[Rate, int]] = []
+        increment = SECONDS_MAX
+        for leg, rate in enumerate(self.rates):
+            room, _credit, billing = reply[4 + 3 * leg : 7 + 3 * leg]
+            if billing == Billing.PER_MINUTE and rate is not None and not rate.is_free:
+                rooms.append((rate, room))
+                increment = min(increment, rate.increment_at(self.used_seconds, self._answered_at))
+        floor = min(self.used_seconds + max(increment, self._min_first_seconds()), self.target)
+        durations = descending_seconds(rooms, self.target, floor, self._inverse)
+        return [self.step(seconds) for seconds in (*durations, floor)]
+
+    def _cap(self) -> tuple[Cap | None, bool]:
+        """Return the cap of this grant, and whether reaching it makes the grant final.
+
+        A cost cap of a leg that may ride a trunk shortens the grant without ending it.
+        """
+        certain = self.duration_cap
+        possible = certain
+        for covered, leg_cap in zip(self._trunk_covered, self._cost_caps, strict=True):
+            if leg_cap is None or leg_cap.seconds <= 0:
+                continue
+            possible = shorter(possible, leg_cap)
+            if not covered:
+                certain = shorter(certain, leg_cap)
+        return possible, possible is not None and possible == certain
+
+    def _target_seconds(self) -> tuple[int, bool]:
+        """Return the seconds of the full chunk, capped, and whether that is all there is."""
+        asked = self._asked_seconds
+        asked = max(asked, self._min_first_seconds())
+        target = min(self.used_seconds + asked, SECONDS_MAX)
+        cap, is_final = self._cap()
+        if cap is None or target < cap.seconds:
+            return target, False
+        return cap.seconds, is_final
+
+    def _min_first_seconds(self) -> int:
+        """Return the fewest seconds with which any account of the chain lets a call start."""
+        return max((account.config.min_first_seconds or 0 for account in self._accounts), default=0)
+
+    def _hold(self, rate: Rate | None, seconds: int) -> int:
+        """Return a leg's hold: never less than one priced increment of a rate that is not free."""
+        if rate is None or rate.is_free or self._is_exempt:
+            return 0
+        if self._is_adopted:
+            cost = rate.cost(seconds, self._answered_at)
+        else:
+            cost = rate.hold(seconds, self._now, self._ring_seconds)
+        return max(cost, rate.first_priced(self._now)[1])
+
+    def _inverse(self, rate: Rate, amount: int, limit: int) -> int:
+        """Return the most seconds, at most `limit`, whose hold is within an amount."""
+        if self._is_adopted:
+            return rate.seconds_for(amount, self._answered_at, limit)
+        return rate.hold_seconds_for(amount, self._now, self._ring_seconds, limit)
+
+    def _pack_leg_requests(self, call: Call) -> list[bytes]:
+        """Return what the script is told of each leg besides its holds."""
+        inbound_tollfree = (
+            call.direction == Direction.INBOUND and call.call_class == CallClass.TOLLFREE
+        )
+        packed = []
+        for leg, rate in enumerate(self.rates):
+            charged = rate is not None and not rate.is_free
+            cap = self._cost_caps[leg]
+            too_dear = cap is not None and cap.seconds <= self.used_seconds
+            used = 0
+            if rate is not None and not call.is_exempt:
+                used = rate.cost(self.used_seconds, self._answered_at)
+            packed.append(
+                LEG_REQUEST.pack(
+                    has_rate=0 if rate is None else 2 if too_dear else 1,
+                    limiting=charged,
+                    needs_credit=charged or inbound_tollfree,
+                    trunk_covered=self._trunk_covered[leg],
+                    used=used,
+                )
+            )
+        return packed
+
+
+class TermsBook:
+    """The terms that this process has worked out.
+
+    Another version of an account or of a deck comes as other objects, and so finds other terms.
+    """
+
+    def __init__(self, decks: Decks, settings: CallSettings) -> None:
+        self._decks = decks
+        self._settings = settings
+        self._terms: dict[tuple[int | None, ...], Terms] = {}
+
+    def find(self, chain: Chain, call: Call, now: int) -> Terms:
+        """Return the terms of a call at store second `now`."""
+        rows = find_rows(self._decks, chain, call.rated_number, call.direction, now)
+        if call.adopted_seconds is not None:
+            return Terms(self._settings, chain, rows, call, now)
+        key = (id(chain), call.call_class, call.direction, call.request.seconds, *map(id, rows))
+        terms = self._terms.get(key)
+        if terms is None:
+            terms = Terms(self._settings, chain, rows, call, now)
+            if terms.is_timeless:
+                if len(self._terms) >= TERMS_MAX:
+                    self._terms.clear()
+                self._terms[key] = terms
+        return terms
