@@ -82,14 +82,16 @@ class CallPlan(Struct, frozen=True, forbid_unknown_fields=True):
     emergency: bool = False
     #: The scenario expects these to be denied, so that each is one request.
     refused: bool = False
+    #: Reserves of an answered call, for planning, where chunks of 60 s do not tell (trunks).
+    reserves: Annotated[float, Meta(ge=0, le=100)] | None = None
 
     @property
     def requests(self) -> float:
         """How many requests such a call makes on average, with a chunk of 60 s."""
         if self.refused:
             return 1.0
-        reserves = 0.0
-        if self.ask_seconds is None:
+        reserves = self.reserves or 0.0
+        if self.reserves is None and self.ask_seconds is None:
             step = _CHUNK_SECONDS - _LEAD_SECONDS
             talks = self.talk_seconds
             reserves = sum((talk - 1) // step for talk in talks) / len(talks)

@@ -124,6 +124,7 @@ def test_rate_and_duration_can_be_changed_where_there_is_one_phase(tmp_path: Pat
         ({"talk_seconds": (30, 91)}, 3),
         ({"talk_seconds": (91,), "unanswered": 0.5}, 3),
         ({"talk_seconds": (600,), "ask_seconds": 7200}, 2),
+        ({"talk_seconds": (240,), "reserves": 0.5}, 2.5),
         ({"refused": True}, 1),
     ],
 )
