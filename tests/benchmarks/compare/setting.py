@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -115,6 +116,8 @@ def _twin(store_url: str) -> Iterator[_Twin]:
                 sys.executable, "-m", "benchmarks.compare.aiohttp_service",
                 store_url, directory,
             ],
+            # It finds its modules where this process has found its own.
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         try:
@@ -125,4 +128,4 @@ def _twin(store_url: str) -> Iterator[_Twin]:
             yield _Twin(("127.0.0.1", int(line)), process.pid)
         finally:
             process.terminate()
-            process.wait()
+            process.communicate()

@@ -1,0 +1,68 @@
+"""The benchmarks still work: each with tiny sizes, and what it measures does what it should."""
+
+from __future__ import annotations
+
+import random
+
+from audit_helper import assert_clean_audit
+from servers import Server
+
+from authz.store.client import StoreClient
+from authz.store.keys import BUCKETS
+from benchmarks import live_calls, script_cost, store_size
+from benchmarks.compare import __main__ as compare
+from benchmarks.minimal import MinimalPair
+from benchmarks.pipeline import Pipeline
+from benchmarks.tries import make_numbers, make_prefixes, makers
+
+
+async def test_loaded_live_calls_pass_the_audit(store_server: Server, store: StoreClient) -> None:
+    await live_calls.load_live_calls(store_server.url, 3 * BUCKETS + 1)
+    report = await assert_clean_audit(store)
+    assert report.calls == 3 * BUCKETS + 1
+
+
+def test_the_minimal_pair_debits_two_accounts_once(store_server: Server) -> None:
+    with Pipeline(store_server.url) as store:
+        pair = MinimalPair(store)
+        before = pair.balances(store)
+        authorize = pair.commands("authorize", ["a"])
+        settle = pair.commands("settle", ["a"])
+        replies = store.run([*authorize, *authorize, *settle, *settle])
+        assert [reply[0] for reply in replies] == [1, 2, 1, 2]
+        assert pair.commands("settle", ["b"]) != settle
+        assert store.run(pair.commands("settle", ["b"])) == [[0]]
+        after = pair.balances(store)
+    assert [old - new for old, new in zip(before, after, strict=True)] == [20_000, 5_500]
+
+
+def test_scripts_are_measured_against_their_goals() -> None:
+    costs = script_cost.measure(calls=5, rounds=1, live_calls=BUCKETS, server=None)
+    text = script_cost.report(costs)
+    assert text.count("≤ 1.8") == 2
+    assert "settle, with live calls / without" in script_cost.as_json(costs)
+
+
+def test_sizes_are_of_whole_calls() -> None:
+    sizes = {size.what: size for size in store_size.measure(live_calls=640, settled_calls=200)}
+    live = sizes["live call of 2 legs, with its lease"]
+    # A record of two legs has 118 bytes before its tail, its two names as many again.
+    assert live.bytes > 200
+    assert sizes["closed call"].count >= 200
+    assert "ledger entry of 2 legs" in store_size.report(list(sizes.values()))
+
+
+def test_the_comparison_leads_calls_through_every_subject(capsys) -> None:
+    arguments = ["--calls", "20", "--rounds", "1", "--shape", "2x2", "--without-sql"]
+    assert compare.main(arguments) == 0
+    text = capsys.readouterr().out
+    assert "authz, one hook worker, 2 connections × 2 pipelined" in text
+    assert "left out: PostgreSQL (not asked for)" in text
+
+
+def test_every_trie_finds_the_same_prefixes() -> None:
+    rng = random.Random(5)
+    prefixes = make_prefixes(500, rng)
+    numbers = make_numbers(prefixes, 200, rng)
+    answers = {name: list(map(make(prefixes), numbers)) for name, make in makers().items()}
+    assert set(map(tuple, answers.values())) == {tuple(answers["authz"])}
