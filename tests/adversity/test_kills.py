@@ -6,53 +6,18 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
-import aiohttp
 import pytest
 from daemons import Daemon
 from processes import is_alive, until
-from traffic import Api, Switch, finish, prepare
+from traffic import Api, Start, Switch, finish
 
-from authz.store.url import unix_url
-
-CALLS = 250
+CALLS = 200
 #: Traffic lasts about two seconds; the blow falls while it flows.
 BLOW_SECONDS_MAX = 1.2
 
 Blow = Callable[[Daemon, random.Random], Awaitable[None]]
-Start = Callable[..., Awaitable[tuple[Daemon, Api]]]
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector) as session:
-        yield session
-
-
-@pytest.fixture
-async def start(tmp_path: Path, http: aiohttp.ClientSession) -> AsyncIterator[Start]:
-    """Start a daemon with accounts and decks; it is ended with the test."""
-    started = []
-
-    async def start(*options: str, **environ: str) -> tuple[Daemon, Api]:
-        daemon = Daemon(tmp_path / "state", *options, **environ)
-        started.append(daemon)
-        await daemon.start()
-        api = Api(daemon, http)
-        await prepare(api)
-        return daemon, api
-
-    yield start
-    for daemon in started:
-        await daemon.stop()
-
-
-def store_url(daemon: Daemon) -> str:
-    """Return the URL of a daemon's own store."""
-    return unix_url(daemon.state_dir / "store.sock")
 
 
 async def traffic_under(
@@ -68,7 +33,7 @@ async def traffic_under(
     await asyncio.gather(switch.run(), strike())
     await daemon.ready()
     assert sum(life.is_acknowledged for life in switch.lives) > calls // 2
-    await finish(daemon, api, store_url(daemon), switch.lives)
+    await finish(daemon, api, daemon.store_url, switch.lives)
 
 
 async def test_workers_killed_one_after_the_other(start: Start, rng: random.Random) -> None:
@@ -84,11 +49,8 @@ async def test_workers_killed_one_after_the_other(start: Start, rng: random.Rand
     await traffic_under(blow, daemon, api, rng, 2 * CALLS)
 
 
-@pytest.mark.parametrize("appendfsync", ["everysec", "always"])
-async def test_supervisor_and_all_its_children_killed(
-    start: Start, rng: random.Random, appendfsync: str
-) -> None:
-    daemon, api = await start(AUTHZ_STORE__APPENDFSYNC=appendfsync)
+async def test_supervisor_and_all_its_children_killed(start: Start, rng: random.Random) -> None:
+    daemon, api = await start()
 
     async def blow(daemon: Daemon, rng: random.Random) -> None:
         store_pid = daemon.store_pid
@@ -109,10 +71,11 @@ async def test_the_supervisor_alone_killed(start: Start, rng: random.Random) -> 
     await traffic_under(blow, daemon, api, rng)
 
 
-@pytest.mark.parametrize("appendfsync", ["everysec", "always"])
-@pytest.mark.parametrize("policy", ["deny", "allow"])
+@pytest.mark.parametrize(
+    ("appendfsync", "policy"), [("everysec", "deny"), ("everysec", "allow"), ("always", "deny")]
+)
 async def test_the_store_killed_twice(
-    start: Start, rng: random.Random, policy: str, appendfsync: str
+    start: Start, rng: random.Random, appendfsync: str, policy: str
 ) -> None:
     daemon, api = await start(
         AUTHZ_STORE__APPENDFSYNC=appendfsync, AUTHZ_FAILURE__ON_STORE_FAILURE=policy

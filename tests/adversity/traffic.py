@@ -11,7 +11,7 @@ import asyncio
 import random
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from fractions import Fraction
 from typing import Any, Final
 
@@ -110,6 +110,10 @@ class Api:
             return response.status, await response.json(content_type=None)
 
 
+#: Starts a daemon that is prepared, with command line options and settings by variable.
+Start = Callable[..., Awaitable[tuple[Daemon, Api]]]
+
+
 async def prepare(api: Api, sub: str = CREDIT, master: str = CREDIT, **config: Any) -> None:
     """Import the decks, create master and sub-account, give both credit."""
     for deck, rows in PRICES.items():
@@ -146,12 +150,25 @@ class Life:
 
 
 class Switch:
-    """Places a bounded number of calls, some at a time, through one daemon or several."""
+    """Places a bounded number of calls, some at a time, through one daemon or several.
 
-    def __init__(self, apis: list[Api], rng: random.Random, calls: int, lines: int = 16) -> None:
+    One that is `explicit` says of every call that ends whom it had called; another only when
+    authz does not know the call.
+    """
+
+    def __init__(
+        self,
+        apis: list[Api],
+        rng: random.Random,
+        calls: int,
+        lines: int = 16,
+        *,
+        explicit: bool = False,
+    ) -> None:
         self._apis = apis
         self._rng = rng
         self._lines = lines
+        self._explicit = explicit
         places = rng.choices([US, UK, TOLLFREE, EMERGENCY], [8, 8, 1, 1], k=calls)
         self.lives = [
             Life(f"call-{number}", to, rng.choice((0, 1, rng.randrange(200), 59, 60, 61)))
@@ -210,6 +227,9 @@ class Switch:
     async def _settle(self, rng: random.Random, life: Life) -> None:
         """Report the end of a call until it is acknowledged."""
         body: dict[str, Any] = {"seconds": life.seconds}
+        numbers = {"to": life.to, "direction": "outbound", "ended_at": int(time.time())}
+        if self._explicit:
+            body |= numbers
         for _ in range(_SETTLE_TRIES_MAX):
             try:
                 status, answer = await self._send(rng, "settle", life, **body)
@@ -221,7 +241,7 @@ class Switch:
                 return
             assert status in (0, 404, 503), answer
             if status == 404:
-                body |= {"to": life.to, "direction": "outbound", "ended_at": int(time.time())}
+                body |= numbers
             await asyncio.sleep(0.1)
         raise AssertionError(f"the settle of {life.call_id} was never acknowledged")
 

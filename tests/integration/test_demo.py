@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 import sys
 from pathlib import Path
 
+from daemons import free_port
 from processes import is_alive
 
 LIMIT_SECONDS = 120
@@ -37,18 +37,8 @@ STORY = [
 ]  # fmt: skip
 
 
-def free_ports(count: int) -> list[int]:
-    """Return TCP ports of 127.0.0.1 that nobody listens on."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
 async def run_demo(state_dir: Path, *options: str) -> tuple[int | None, bytes, bytes]:
     """Run the demonstration on free ports; return its exit status, output and errors."""
-    hook_port, admin_port = free_ports(2)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "authz", "demo", *options),
         stdout=asyncio.subprocess.PIPE,
@@ -56,8 +46,8 @@ async def run_demo(state_dir: Path, *options: str) -> tuple[int | None, bytes, b
         env={
             **os.environ,
             "AUTHZ_STATE_DIR": str(state_dir),
-            "AUTHZ_HOOK__LISTEN": f"127.0.0.1:{hook_port}",
-            "AUTHZ_ADMIN__LISTEN": f"127.0.0.1:{admin_port}",
+            "AUTHZ_HOOK__LISTEN": f"127.0.0.1:{free_port()}",
+            "AUTHZ_ADMIN__LISTEN": f"127.0.0.1:{free_port()}",
         },
     )
     async with asyncio.timeout(LIMIT_SECONDS):

@@ -15,6 +15,8 @@ from typing import Any, Final
 import aiohttp
 from processes import is_alive, until
 
+from authz.store.url import unix_url
+
 _START_SECONDS: Final = 30
 _STARTS_MAX: Final = 20
 _PAUSE_SECONDS: Final = 0.25
@@ -104,7 +106,12 @@ class Daemon:
     @property
     def store_pid(self) -> int:
         """The own store that was started last."""
-        return int([*self.logged("store_started")][-1]["pid"])
+        return int(self.logged("store_started")[-1]["pid"])
+
+    @property
+    def store_url(self) -> str:
+        """The URL of the own store."""
+        return unix_url(self.state_dir / "store.sock")
 
     async def kill(self) -> None:
         """End supervisor, workers and office at one moment; the store lives on."""
