@@ -101,7 +101,8 @@ def _grid(x: Axis, y: Axis, at_x: _Place, at_y: _Place) -> list[str]:
 
 
 def _line(line: Line, number: int, at_x: _Place, at_y: _Place) -> list[str]:
-    points = " ".join(f"{at_x(x):.1f},{at_y(y):.1f}" for x, y in line.points)
+    # A curve has far more points than the eye can tell apart.
+    points = " ".join(dict.fromkeys(f"{at_x(x):.1f},{at_y(y):.1f}" for x, y in line.points))
     dashes = ' stroke-dasharray="5 4"' if line.is_dashed else ""
     style = f'fill="none" stroke="{line.colour}" stroke-width="1.8"{dashes}'
     key_y = _TOP + 10 + 18 * number

@@ -132,11 +132,7 @@ class Fleet:
     async def _collect(self, start_ns: int) -> None:
         ticking = asyncio.create_task(self._tick(start_ns))
         try:
-            async with asyncio.TaskGroup() as group:
-                for process in self._generators:
-                    group.create_task(self._hear_to_the_end(process))
-        except* LoadTestError as errors:
-            raise errors.exceptions[0] from None
+            await asyncio.gather(*map(self._hear_to_the_end, self._generators))
         finally:
             ticking.cancel()
 

@@ -7,6 +7,7 @@ from typing import Final, Self
 
 from rich.console import Console
 from rich.status import Status
+from rich.text import Text
 
 from loadtest.fleet import Tick
 
@@ -42,24 +43,25 @@ class LiveLine:
         """Say what begins."""
         self._stage = text
         self._ticks = 0
+        self._show(text)
         if self._status is None:
             self._console.print(f"{text} ...", markup=False)
-        else:
-            self._status.update(text)
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Say how much of the stage is done."""
-        if self._status is not None:
-            self._status.update(f"{self._stage}: {what} {done:,} of {total:,}")
+        self._show(f"{self._stage}: {what} {done:,} of {total:,}")
 
     def tick(self, tick: Tick) -> None:
         """Say how the last second of load went."""
         self._ticks += 1
         text = line(tick)
-        if self._status is not None:
-            self._status.update(f"{self._stage} {text}")
-        elif self._ticks % _PIPE_SECONDS == 0:
+        self._show(f"{self._stage} {text}")
+        if self._status is None and self._ticks % _PIPE_SECONDS == 0:
             self._console.print(text, markup=False, soft_wrap=True)
+
+    def _show(self, text: str) -> None:
+        if self._status is not None:
+            self._status.update(Text(text, no_wrap=True, overflow="ellipsis"))
 
 
 def line(tick: Tick) -> str:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from processes import is_alive
 
+from loadtest.daemon import own_daemon
+
 ROOT = Path(__file__).parent.parent.parent
 LIMIT_SECONDS = 90
 
@@ -41,11 +43,16 @@ def total(document: dict[str, Any], operation: str) -> int:
     return sum(int(phase["operations"][operation]["count"]) for phase in document["phases"])
 
 
-async def test_three_seconds_of_load_end_with_a_clean_audit(tmp_path: Path) -> None:
-    scenario = tmp_path / "short.toml"
+def short_scenario(directory: Path) -> Path:
+    """Write `steady` with calls of five minutes in a second: the warm-up needs no longer."""
+    path = directory / "short.toml"
     steady = (ROOT / "loadtest" / "scenarios" / "steady.toml").read_text()
-    # Calls of five minutes within a second: the warm-up needs no longer.
-    scenario.write_text("speed = 300\nwarmup_seconds = 1\n" + steady)
+    path.write_text("speed = 300\nwarmup_seconds = 1\n" + steady)
+    return path
+
+
+async def test_three_seconds_of_load_end_with_a_clean_audit(tmp_path: Path) -> None:
+    scenario = short_scenario(tmp_path)
 
     status, output, errors = await load(
         str(scenario), "--rate", "300", "--seconds", "3", "--seed", "t", "--output", str(tmp_path)
@@ -69,6 +76,23 @@ async def test_three_seconds_of_load_end_with_a_clean_audit(tmp_path: Path) -> N
     assert audit["entries"] > total(document, "settle")
     assert "audit: 0 findings" in output
     assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
+
+
+async def test_a_running_daemon_is_loaded_and_left_running(tmp_path: Path) -> None:
+    async with own_daemon({}, over_unix=False) as daemon:
+        assert daemon.pid is not None
+        status, output, errors = await load(
+            *(str(short_scenario(tmp_path)), "--rate", "200", "--seconds", "1", "--runs", "2"),
+            *("--target", f"http://{daemon.target.text}", "--store", daemon.store_url),
+            *("--no-floor", "--output", str(tmp_path)),
+        )
+
+        assert status == 0, output + errors
+        assert is_alive(daemon.pid)
+        document = json.loads((tmp_path / "result.json").read_text())
+        assert len(document["runs"]) == 2
+        assert document["floor"] is None
+        assert document["audit"]["findings"] == []
 
 
 async def test_a_load_that_is_told_to_end_takes_its_daemon_with_it(tmp_path: Path) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from processes import is_alive
 
 from loadtest.alarm import Alarm
+from loadtest.errors import LoadTestError
+from loadtest.fleet import Fleet
 from loadtest.generator import Generator
 from loadtest.plan import OPERATIONS, CallKind, Orders, Samples, Target
 from loadtest.recorder import Recorder
@@ -239,6 +244,46 @@ async def test_a_closed_loop_keeps_so_many_calls_going(board: Switchboard) -> No
     counts = outcomes(samples)
     assert counts["authorize", "ok"] == counts["settle", "ok"] > 3
     assert samples.calls == 0
+
+
+def fleet_of_two(target: Target) -> Fleet:
+    orders = [
+        Orders(
+            target=target, connections=1, calls=(KIND,), speed=1000.0, seed=str(number),
+            call_id_start=f"f{number}-", stretches=(Stretch(0.5, 40),),
+        )
+        for number in range(2)
+    ]  # fmt: skip
+    return Fleet(orders)
+
+
+async def test_a_fleet_gathers_what_its_generators_measure(board: Switchboard) -> None:
+    fleet = fleet_of_two(board.target)
+
+    collected = await fleet.run()
+
+    assert len(collected.dues) == len(collected.latencies) == len(collected.lags) > 40
+    assert collected.outcome_names == ["ok"]
+    ids = [body for path, body in board.requests if path == "/v1/authorize"]
+    assert len(set(ids)) == len(ids)
+    assert min(collected.dues) >= collected.start_ns
+    assert fleet.cpu_ns > 0
+
+
+async def test_a_fleet_that_loses_a_generator_says_so(board: Switchboard) -> None:
+    fleet = fleet_of_two(board.target)
+
+    with pytest.raises(LoadTestError, match="ended unasked"):
+        await fleet.run(lambda _start_ns: os.kill(fleet.pids[0], signal.SIGKILL))
+
+    assert not any(map(is_alive, fleet.pids))
+
+
+async def test_a_fleet_without_a_target_says_so(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(LoadTestError, match="ended unasked"):
+        await fleet_of_two(Target(unix_path="/nonexistent/hook.sock")).run()
+
+    assert "No such file" in capfd.readouterr().err
 
 
 async def test_the_alarm_rings_once_and_not_before_its_time() -> None:
