@@ -93,11 +93,12 @@ class HookSettings(Struct, frozen=True, kw_only=True):
     in_flight_max: Annotated[
         int,
         about(
-            "Requests that one worker decides at a time; more are answered `overloaded` at once.",
+            "Requests that one worker decides at a time; more are answered `overloaded` at once. "
+            "Far above 400 a worker mistakes its own queue for a slow store.",
             ge=1,
             le=100_000,
         ),
-    ] = 2_000
+    ] = 400
     header_bytes_max: Annotated[
         int, about("Longest request line with headers, in bytes.", ge=1_024, le=1_048_576)
     ] = 16_384
