@@ -9,6 +9,10 @@ BUILD_INPUTS := pyproject.toml setup.py \
 	$(shell find ext -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' -o -name '*.h')
 RUN_STAMP := $(VENV)/.installed-run
 DEVELOP_STAMP := $(VENV)/.installed-develop
+BENCH_STAMP := $(VENV)/.installed-bench
+
+BENCH_OPTIONS := --benchmark-max-time=0.5 --benchmark-sort=mean \
+	--benchmark-columns=median,iqr,rounds
 
 define INSTALL
 	@echo "installing authz with its dependencies into $(VENV) (minutes at most) ..."
@@ -19,11 +23,11 @@ define INSTALL
 	@touch $(RUN_STAMP) $@
 endef
 
-.PHONY: help run test lint load build wheel clean
+.PHONY: help run test lint load bench bench-scripts bench-compare build wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(RUN_STAMP)  ## build what changed and start the demonstration
 	@$(BIN)/authz demo
@@ -39,6 +43,19 @@ lint: $(DEVELOP_STAMP)  ## check style, formatting and types
 load: $(RUN_STAMP)  ## put load on a daemon of its own and measure it (under a minute)
 	@$(BIN)/python -m loadtest
 
+bench: $(BENCH_STAMP)  ## micro-benchmarks, beside other libraries (some minutes)
+	@$(BIN)/python -m pytest tests/benchmarks -m benchmark -q $(BENCH_OPTIONS)
+
+bench-scripts: $(BENCH_STAMP)  ## what the scripts cost the store, in time and in memory (minutes)
+	@PYTHONPATH=tests $(BIN)/python -m benchmarks.script_cost --live 1000000
+	@PYTHONPATH=tests $(BIN)/python -m benchmarks.store_size
+	@if command -v valgrind >/dev/null; then \
+		PYTHONPATH=tests $(BIN)/python -m benchmarks.script_cost --instructions; \
+	else echo "left out: instructions (package valgrind is not installed)"; fi
+
+bench-compare: $(BENCH_STAMP)  ## the hook worker beside its ceiling and its rivals (minutes)
+	@PYTHONPATH=tests $(BIN)/python -m benchmarks.compare
+
 build: $(DEVELOP_STAMP)  ## rebuild the Cython extensions where they lie
 	$(BIN)/python setup.py --quiet build_ext --inplace
 
@@ -49,7 +66,7 @@ clean:  ## remove what was built (the virtual environment stays)
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find ext \( -name '*.so' -o -name '*.c' \) -delete
 	find . -path ./$(VENV) -prune -o -name __pycache__ -prune -exec rm -rf {} +
-	rm -f $(RUN_STAMP) $(DEVELOP_STAMP)
+	rm -f $(RUN_STAMP) $(DEVELOP_STAMP) $(BENCH_STAMP)
 
 $(RUN_STAMP): $(BUILD_INPUTS) | $(BIN)/pip
 	$(INSTALL)
@@ -57,6 +74,10 @@ $(RUN_STAMP): $(BUILD_INPUTS) | $(BIN)/pip
 # The developer's installation includes all that running needs: one serves both.
 $(DEVELOP_STAMP): EXTRAS := [test,lint]
 $(DEVELOP_STAMP): $(BUILD_INPUTS) | $(BIN)/pip
+	$(INSTALL)
+
+$(BENCH_STAMP): EXTRAS := [test,lint,bench]
+$(BENCH_STAMP): $(BUILD_INPUTS) | $(BIN)/pip
 	$(INSTALL)
 
 # pip comes last into a virtual environment, so that a half-made one is made again.

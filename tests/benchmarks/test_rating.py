@@ -20,6 +20,7 @@ from benchmarks.tries import make_numbers, make_prefixes
 pytestmark = pytest.mark.benchmark
 _AT = 1_800_000_000
 _CHUNK_SECONDS = 60
+_QUOTES = 10_000
 _DECK_SIZES = (1_000, 100_000, 1_000_000)
 _PLAIN = Rate(tiers=[Tier(0, 10_000_000, 60, 6)])
 _WINDOWED = Rate(
@@ -52,10 +53,10 @@ def _deck(size: int) -> Deck:
 
 @pytest.mark.parametrize("size", _DECK_SIZES)
 def test_quote(benchmark: Any, size: int) -> None:
-    benchmark.group = "quote: class, lookup, cost of a chunk (a thousand at a time: ns are µs)"
+    benchmark.group = f"quote (class, lookup, cost of a chunk): {_QUOTES:,} quotes"
     rules, deck = default_rules(), _deck(size)
     prefixes = make_prefixes(size, random.Random(size))
-    numbers = make_numbers(prefixes, 1_000, random.Random(1))
+    numbers = make_numbers(prefixes, _QUOTES, random.Random(1))
     outbound = int(Direction.OUTBOUND)
 
     def quote_all() -> None:

@@ -28,7 +28,7 @@ _CASES = [
 
 @pytest.mark.parametrize(("subject", "kind"), _CASES)
 def test_script(benchmark: Any, store_server: Server, subject: str, kind: str) -> None:
-    benchmark.group = f"{kind}, {_CALLS} calls at the store: µs of a call are ms below"
+    benchmark.group = f"{kind} at the store: {_CALLS:,} calls, pipelined"
     fresh = itertools.count(1_000, _CALLS)
     with Pipeline(store_server.url) as store:
         if subject == "minimal pair":

@@ -56,11 +56,13 @@ def _dictionary(prefixes: Sequence[str]) -> Find:
 
 
 def _marisa(module: Any, prefixes: Sequence[str]) -> Find:
-    trie = module.RecordTrie("<I", [(prefix, (value,)) for value, prefix in enumerate(prefixes)])
+    trie = module.Trie(prefixes)
+    # The trie numbers its keys as it likes.
+    values = {trie[prefix]: value for value, prefix in enumerate(prefixes)}
 
     def find(number: str) -> int:
         found = trie.prefixes(number[1:])
-        return int(trie[found[-1]][0][0]) if found else -1
+        return values[trie[found[-1]]] if found else -1
 
     return find
 
@@ -90,14 +92,19 @@ _PACKAGES: Final = {
 }
 
 
-def makers() -> dict[str, Callable[[Sequence[str]], Find]]:
-    """Return how to make each lookup that is installed, authz's first."""
+#: More prefixes than this take the package minutes to build.
+_PREFIXES_MAX: Final = {"datrie": 100_000}
+
+
+def makers(count: int = 0) -> dict[str, Callable[[Sequence[str]], Find]]:
+    """Return how to make each lookup that is installed and can take `count`, authz's first."""
     found: dict[str, Callable[[Sequence[str]], Find]] = {
         "authz": authz_table,
         "dict of slices": _dictionary,
     }
     for name, make in _PACKAGES.items():
-        if importlib.util.find_spec(name) is not None:
+        is_able = count <= _PREFIXES_MAX.get(name, count)
+        if is_able and importlib.util.find_spec(name) is not None:
             module = importlib.import_module(name)
             found[name] = lambda prefixes, make=make, module=module: make(module, prefixes)
     return found
