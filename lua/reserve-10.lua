@@ -1,6 +1,6 @@
 -- Purpose: record the use of a running call and hold more money for it; reopen an orphan.
 -- KEYS: 1 call, 2 leases, 3 unused, 4 bucket, 5 ledger, 6 events,
---   7..10 accounts, leaf first (unused places repeat the leaf)
+--   7..10 accounts, leaf first (as many as there are)
 -- ARGV: 1 packed reserve (`denial`: a reason the caller found, which only records the use),
 --   2 costs of the use of every leg, 3 member of the leases, 4 steps (seconds and every leg's
 --   hold, largest first), 5 strings of a ledger entry (opaque), 6..5+legs packed limits

@@ -31,8 +31,15 @@ async def _run(
 ) -> list[Any]:
     chain = await _chain(books, account)
     limits = [one.limits(call_class, books.clock.now()) for one in chain.accounts]
+    script = script_for(name, len(chain.accounts))
+    hour_keys = chain.hour_keys(books.clock.now())
+    named = {"authorize": hour_keys.filters, "settle": hour_keys.tombstones}
     reply: list[Any] = await books.client.call_script(
-        script_for(name, len(chain.accounts)), chain.call_keys(call_id), [*arguments, *limits]
+        script,
+        chain.call_keys(call_id)
+        if script.legs is None
+        else chain.leg_keys(call_id, named.get(name, ())),
+        [*arguments, *limits],
     )
     return reply
 
@@ -73,6 +80,7 @@ async def authorize(
         grace_seconds=30,
         life_seconds=300,
         closed_hours=_HOURS,
+        hour=books.clock.now() // 3600,
     )
     leg_requests = [
         LEG_REQUEST.pack(has_rate=1, limiting=1, needs_credit=0, trunk_covered=trunk_covered)
@@ -143,6 +151,7 @@ async def _end(
         valid_until=valid_until,
         legs=len(costs),
         closed_hours=_HOURS,
+        hour=books.clock.now() // 3600,
         ring_seconds=180,
         **numbers,
     )

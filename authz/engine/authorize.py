@@ -38,6 +38,7 @@ class _Offer:
         self.chain = chain
         self.now = context.clock.now()
         self.terms = context.terms.find(chain, call, self.now)
+        self.hour_keys = chain.hour_keys(self.now)
 
     def arguments(self, steps: list[Step], *, second_try: bool) -> list[bytes]:
         """Return the script's arguments."""
@@ -66,6 +67,7 @@ class _Offer:
             grace_seconds=calls.grace_seconds,
             life_seconds=calls.sign_of_life_seconds,
             closed_hours=context.closed_hours,
+            hour=self.hour_keys.hour,
         )
         account = chain.accounts[0].id
         return [
@@ -144,6 +146,7 @@ async def _ask(
         request.call_id,
         offer.arguments(steps, second_try=second_try),
         context.settings.store.decision_deadline_ms,
+        offer.hour_keys.filters,
     )
     _tell_gate(context, offer, reply, sent_us)
     return reply

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from authz.config import Settings
@@ -56,15 +56,21 @@ class Context:
         return self._random.getrandbits(_ATTEMPT_BITS)
 
     def run(
-        self, name: str, chain: Chain, call_id: str, arguments: list[bytes], deadline_ms: int
+        self,
+        name: str,
+        chain: Chain,
+        call_id: str,
+        arguments: list[bytes],
+        deadline_ms: int,
+        hour_keys: Sequence[bytes] = (),
     ) -> Awaitable[list[Any]]:
         """Run one of the scripts about a call; await its answer."""
-        return self.client.call_script(
-            script_for(name, len(chain.accounts)),
-            chain.call_keys(call_id),
-            arguments,
-            deadline_ms,
-        )
+        script = script_for(name, len(chain.accounts))
+        if script.legs is None:
+            script_keys = chain.call_keys(call_id)
+        else:
+            script_keys = chain.leg_keys(call_id, hour_keys)
+        return self.client.call_script(script, script_keys, arguments, deadline_ms)
 
     def is_stale(self, reply: list[Any], chain: Chain) -> bool:
         """Return whether the script knew better; then what it knew better is brought up to date."""

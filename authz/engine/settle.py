@@ -88,7 +88,12 @@ def _times(context: Context, request: SettleRequest, authorized_at: int) -> int:
 
 
 def _numbers(
-    context: Context, chain: Chain, request: SettleRequest, plan: Plan | None, started_at: int
+    context: Context,
+    chain: Chain,
+    request: SettleRequest,
+    plan: Plan | None,
+    started_at: int,
+    hour: int = 0,
 ) -> bytes:
     valid_from, valid_until = chain.validity(context.clock.now())
     calls = context.settings.calls
@@ -99,6 +104,7 @@ def _numbers(
         legs=len(chain.accounts),
         seconds=request.seconds,
         started_at=started_at,
+        hour=hour,
         closed_hours=context.closed_hours,
         ring_seconds=calls.ring_seconds + calls.chunk_seconds + calls.grace_seconds,
         call_class=0 if plan is None else plan.call_class,
@@ -123,12 +129,13 @@ async def _settle(
         started_at = _times(context, request, plan.authorized_at)
         costs = plan.costs(request.seconds, started_at)
         number = plan.number
+    hour_keys = chain.hour_keys(context.clock.now())
     return await context.run(
         "settle",
         chain,
         request.call_id,
         [
-            _numbers(context, chain, request, plan, started_at),
+            _numbers(context, chain, request, plan, started_at, hour_keys.hour),
             keys.call_digest(request.account, request.call_id),
             keys.call_member(request.account, request.call_id),
             pack_costs(costs),
@@ -136,6 +143,7 @@ async def _settle(
             *_limits(context, chain, plan),
         ],
         context.settings.store.settle_deadline_ms,
+        hour_keys.tombstones,
     )
 
 

@@ -173,6 +173,16 @@ class Account:
         return interval, interval * (per_second - 1)
 
 
+class HourKeys(NamedTuple):
+    """Keys of tombstones that an hour of the store (hours since 1970-01-01) goes with."""
+
+    hour: int
+    #: What an authorize looks at: the filters of the hour's day and of the day before.
+    filters: tuple[bytes, bytes]
+    #: What a settle writes: the hour's tombstones and its day's filter.
+    tombstones: tuple[bytes, bytes]
+
+
 class Chain:
     """An account and its ancestors, leaf first, all in one bucket."""
 
@@ -203,14 +213,30 @@ class Chain:
             self.bucket_key,
             self.ledger_key,
             self.events_key,
-            *self.account_keys,
         )
+        self._own_keys = tuple(chain_keys)
+        self._hour_keys: HourKeys | None = None
         self._validity = (0, 0)
         self._limits: dict[CallClass, tuple[bytes, ...]] = {}
 
     def call_keys(self, call_id: str) -> list[bytes]:
         """Return the ten keys that every script about one call takes."""
-        return [self._call_prefix + call_id.encode(), *self._shared_keys]
+        return [self._call_prefix + call_id.encode(), *self._shared_keys, *self.account_keys]
+
+    def leg_keys(self, call_id: str, hour_keys: Sequence[bytes]) -> list[bytes]:
+        """Return the keys of a script that exists for each length of a chain."""
+        call_key = self._call_prefix + call_id.encode()
+        return [call_key, *self._shared_keys, *hour_keys, *self._own_keys]
+
+    def hour_keys(self, at: int) -> HourKeys:
+        """Return the keys that go with the hour of store second `at`."""
+        known = self._hour_keys
+        hour = at // 3600
+        if known is None or known.hour != hour:
+            today, before = (keys.closed_filter(self.tag, hour // 24 - back) for back in (0, 1))
+            closed = keys.closed(self.tag, hour)
+            known = self._hour_keys = HourKeys(hour, (today, before), (closed, today))
+        return known
 
     def validity(self, at: int) -> tuple[int, int]:
         """Return the store seconds in which every account's day and month numbers hold."""

@@ -85,6 +85,16 @@ def closed_prefix(tag: str) -> bytes:
     return f"authz:{{{tag}}}:closed:".encode()
 
 
+def closed(tag: str, hour: int) -> bytes:
+    """Hash of the tombstones of the calls settled in an hour (hours since 1970-01-01)."""
+    return closed_prefix(tag) + b"%d" % hour
+
+
+def closed_filter(tag: str, day: int) -> bytes:
+    """Bits that tell which calls a day (days since 1970-01-01) has no tombstone of."""
+    return closed_prefix(tag) + b"filter:%d" % day
+
+
 def bucket(tag: str) -> bytes:
     """Hash of a bucket's counters: ledger sequence, versions, sweeper's stamps."""
     return f"authz:{{{tag}}}:bucket".encode()

@@ -187,12 +187,13 @@ CALL_HEAD = Layout(
 CALL_LEG = Layout("call_leg", "billing: u8, held: i64, used: i64, charged: i64, room: i64")
 
 #: Numbers of an authorize. `uncharged_seconds` is granted when no leg limits the call; -1: no end.
+#: `hour` is the one that the keys of tombstones go with.
 AUTHORIZE = Layout(
     "authorize",
     """attempt: i64, valid_from: i64, valid_until: i64, call_class: u8, direction: u8, legs: u8,
     exempt: u8, dry_run: u8, second_try: u8, steps: u8, final: u8, memory_full: u8,
     marks: u8, used_seconds: i32, uncharged_seconds: i32, ring_seconds: i32,
-    grace_seconds: i32, life_seconds: i32, closed_hours: i32""",
+    grace_seconds: i32, life_seconds: i32, closed_hours: i32, hour: i32""",
 )
 
 #: What an authorize asks of one leg besides its holds. `limiting`: its rate is not free;
@@ -214,7 +215,7 @@ RESERVE = Layout(
 SETTLE = Layout(
     "settle",
     """attempt: i64, valid_from: i64, valid_until: i64, legs: u8, seconds: i32,
-    started_at: i64, closed_hours: i32, ring_seconds: i32, policy: u8, used_seconds: i32,
+    started_at: i64, hour: i32, closed_hours: i32, ring_seconds: i32, policy: u8, used_seconds: i32,
     call_class: u8, direction: u8, force: u8""",
 )
 

@@ -58,6 +58,8 @@ class Script:
     number_of_keys: int
     source: str
     sha1: str
+    #: The length of the chains that it is for; None: of any.
+    legs: int | None = None
 
 
 def _read_include(name: str, stack: tuple[str, ...]) -> str:
@@ -201,7 +203,8 @@ def load_scripts() -> dict[str, Script]:
         for key, legs in variants.items():
             source = flatten(text, verb, legs)
             sha1 = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
-            scripts[key] = Script(verb, number_of_keys, source, sha1)
+            unused = 0 if legs is None else CHAIN_LENGTH_MAX - legs
+            scripts[key] = Script(verb, number_of_keys - unused, source, sha1, legs)
     return scripts
 
 

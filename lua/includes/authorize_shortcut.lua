@@ -1,21 +1,22 @@
 -- The common authorize: a new call, current accounts, nothing in the way, the full chunk fits every
--- leg. Admits only what the rules in authorize-10.lua admit alike; they decide on all else.
+-- leg. Admits only what the rules in authorize-12.lua admit alike; they decide on all else.
 local call = redis.call
 repeat
   --- @unpack authorize as request_ from ARGV[1]
   if request_legs ~= legs or request_second_try == 1 or request_steps ~= 1
     or request_dry_run == 1 or request_memory_full == 1 or request_used_seconds ~= 0
     or request_call_class == CLASS_EMERGENCY
-    or now_seconds < request_valid_from or now_seconds >= request_valid_until then
+    or now_seconds < request_valid_from or now_seconds >= request_valid_until
+    or now_seconds - now_seconds % 3600 ~= request_hour * 3600 then
     break
   end
 
   local bit = struct.unpack(">I4", ARGV[2]) % CLOSED_FILTER_BITS
-  local is_used = false
-  for day = math.floor(now_seconds / 86400),
-    math.floor((now_seconds / 3600 - request_closed_hours) / 24), -1 do
-    if call("GETBIT", KEYS[3] .. string.format("filter:%.0f", day), bit) == 1 then
-      is_used = true
+  local is_used = call("GETBIT", KEYS[7], bit) == 1 or call("GETBIT", KEYS[8], bit) == 1
+  if request_closed_hours > 24 then
+    for hour = request_hour - 48, request_hour - request_closed_hours - 23, -24 do
+      local day = string.format("filter:%.0f", math.floor(hour / 24))
+      is_used = is_used or call("GETBIT", KEYS[3] .. day, bit) == 1
     end
   end
   if is_used then
@@ -30,7 +31,7 @@ repeat
   local call_held_leg, call_used_leg, call_charged_leg = 0, 0, 0
   local call_room_leg, credit_left_leg, state_leg
   do
-    local packed = call("HGET", KEYS[6 + leg], "s")
+    local packed = call("HGET", KEYS[8 + leg], "s")
     if not packed then
       break
     end
@@ -141,7 +142,7 @@ repeat
   end
   call("ZADD", KEYS[2], call_lease_ms, ARGV[3])
   --- @each leg
-  call("HSET", KEYS[6 + leg], "s", state_leg)
+  call("HSET", KEYS[8 + leg], "s", state_leg)
   --- @end
   return {REASON_OK, call_granted_seconds, call_final, 0, now_us,
     EACH(call_billing_leg, call_held_leg, credit_left_leg)}

@@ -1,5 +1,5 @@
 -- The common settle: an open call that this daemon knows, current accounts, no alert due. Books only
--- what the rules in settle-10.lua book alike; they decide on all else.
+-- what the rules in settle-12.lua book alike; they decide on all else.
 local call = redis.call
 repeat
   local record = call("GET", KEYS[1])
@@ -10,14 +10,10 @@ repeat
   --- @unpack call_head as call_, each call_leg as call_ from record
   if call_state ~= STATE_OPEN or call_attempt ~= request_attempt or call_legs ~= legs
     or (call_granted_seconds >= 0 and request_seconds > call_granted_seconds)
-    or now_seconds < request_valid_from or now_seconds >= request_valid_until then
-    break
-  end
-
-  -- The first tombstone of an hour also says when its hash may go.
-  local digest = ARGV[2]
-  local closed = KEYS[3] .. string.format("%.0f", math.floor(now_seconds / 3600))
-  if call("HLEN", closed) == 0 then
+    or now_seconds < request_valid_from or now_seconds >= request_valid_until
+    or now_seconds - now_seconds % 3600 ~= request_hour * 3600
+    -- The first tombstone of an hour also says when its hash may go.
+    or call("HLEN", KEYS[7]) == 0 then
     break
   end
 
@@ -27,7 +23,7 @@ repeat
   local entry_amount_leg, tombstone_cost_leg = call_charged_leg - cost_leg, cost_leg
   local entry_sequence_leg, entry_balance_leg, state_leg
   do
-    local packed = call("HGET", KEYS[6 + leg], "s")
+    local packed = call("HGET", KEYS[8 + leg], "s")
     if not packed then
       break
     end
@@ -79,10 +75,9 @@ repeat
   -- The first write frees memory: a settle passes also when the store is full.
   call("DEL", KEYS[1])
   call("ZREM", KEYS[2], ARGV[3])
-  call("SETBIT", KEYS[3] .. string.format("filter:%.0f", math.floor(now_seconds / 86400)),
-    struct.unpack(">I4", digest) % CLOSED_FILTER_BITS, 1)
+  call("SETBIT", KEYS[8], struct.unpack(">I4", ARGV[2]) % CLOSED_FILTER_BITS, 1)
   local tombstone_layout, tombstone_legs, tombstone_seconds = LAYOUT_NUMBER, legs, request_seconds
-  call("HSET", closed, digest,
+  call("HSET", KEYS[7], ARGV[2],
     PACKED("tombstone as tombstone_, each tombstone_leg as tombstone_"))
   local entry_layout, entry_kind, entry_marks = LAYOUT_NUMBER, KIND_CALL, call_marks
   local entry_call_class, entry_direction = call_call_class, call_direction
@@ -93,7 +88,7 @@ repeat
   call("XADD", KEYS[5], "*", "e",
     PACKED("ledger_head as entry_, each ledger_leg as entry_, text as strings"))
   --- @each leg
-  call("HSET", KEYS[6 + leg], "s", state_leg)
+  call("HSET", KEYS[8 + leg], "s", state_leg)
   --- @end
   return {REASON_OK, request_seconds, 0, entry_sequence,
     EACH(call_billing_leg, cost_leg, entry_balance_leg)}

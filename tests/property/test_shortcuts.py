@@ -47,7 +47,8 @@ LEFT_TO_THE_RULES = [b"left to the rules"]
 
 def forms(verb: str, legs: int) -> list[str]:
     """Return the rules alone, the whole script, and the shortcut alone; all with one time."""
-    text = (files("authz_lua") / f"{verb}-10.lua").read_text(encoding="utf-8")
+    (file,) = (one for one in files("authz_lua").iterdir() if one.name.startswith(f"{verb}-"))
+    text = file.read_text(encoding="utf-8")
     clock = f'{{"{NOW}", "123456"}}'
     rules, whole = (
         flatten(text, verb, count).replace('redis.call("TIME")', clock) for count in (None, legs)
@@ -75,6 +76,7 @@ class Case:
         self.filtered = self.usually(0, rng.choice([1, 2]))
         self.has_tombstone = bool(self.filtered) and rng.random() < 0.5
         self.is_first_of_hour = rng.random() < 0.1
+        self.verb = verb
         self.arguments: list[bytes] = getattr(self, f"_{verb}")()
 
     def usually(self, common: Any, seldom: Any) -> Any:
@@ -235,6 +237,7 @@ class Case:
             grace_seconds=30,
             life_seconds=300,
             closed_hours=rng.choice([1, 24, 30, 72]),
+            hour=self.usually(HOUR, HOUR - 1),
             **self._validity(),
         )
         requests = [
@@ -272,6 +275,7 @@ class Case:
             seconds=self.usually(self.rng.choice([0, 60]), 61),
             started_at=NOW - 60,
             closed_hours=24,
+            hour=self.usually(HOUR, HOUR - 1),
             ring_seconds=180,
             **self._validity(),
         )
@@ -285,9 +289,9 @@ class Case:
             await store.execute("SET", keys.call(tag, "leaf", "call"), self.record)
         await store.execute("ZADD", keys.leases(tag), 1, b"leaf:call", 2, b"leaf:other")
         if self.filtered:
-            key = keys.closed_prefix(tag) + b"filter:%d" % (DAY - self.filtered + 1)
+            key = keys.closed_filter(tag, DAY - self.filtered + 1)
             await store.execute("SETBIT", key, int.from_bytes(DIGEST[:4], "big") % 2_097_152, 1)
-        closed = keys.closed_prefix(tag) + b"%d" % HOUR
+        closed = keys.closed(tag, HOUR)
         if self.has_tombstone or not self.is_first_of_hour:
             await store.execute("HSET", closed, b"another", b"tombstone")
         if self.has_tombstone:
@@ -296,20 +300,26 @@ class Case:
 
     async def run(self, store: StoreClient, tag: str, source: str) -> Any:
         """Run a script on the state under this tag."""
-        names = [*ACCOUNTS[: self.legs], *["leaf"] * (4 - self.legs)]
+        today, before = (keys.closed_filter(tag, day) for day in (DAY, DAY - 1))
+        of_the_hour = {
+            "authorize": [today, before],
+            "reserve": [],
+            "settle": [keys.closed(tag, HOUR), today],
+        }
         script_keys = [
             keys.call(tag, "leaf", "call"), keys.leases(tag), keys.closed_prefix(tag),
-            keys.bucket(tag), keys.ledger(tag), keys.events(tag),
-            *(keys.account(tag, name) for name in names),
+            keys.bucket(tag), keys.ledger(tag), keys.events(tag), *of_the_hour[self.verb],
+            *(keys.account(tag, name) for name in ACCOUNTS[: self.legs]),
         ]  # fmt: skip
         return await store.execute(
-            "EVAL", source, 10, *script_keys, *self.arguments, *self.limits, deadline_ms=5_000
-        )
+            "EVAL", source, len(script_keys), *script_keys, *self.arguments, *self.limits,
+            deadline_ms=5_000,
+        )  # fmt: skip
 
     async def left(self, store: StoreClient, tag: str) -> list[Any]:
         """Return everything that is in the store under this tag."""
         call = keys.call(tag, "leaf", "call")
-        closed = keys.closed_prefix(tag) + b"%d" % HOUR
+        closed = keys.closed(tag, HOUR)
         bit = int.from_bytes(DIGEST[:4], "big") % 2_097_152
         streams = [
             [fields for _, fields in await store.execute("XRANGE", stream, "-", "+")]
@@ -323,7 +333,7 @@ class Case:
             sorted(await store.execute("HGETALL", closed)),
             await store.execute("TTL", closed),
             [
-                await store.execute("GETBIT", keys.closed_prefix(tag) + b"filter:%d" % day, bit)
+                await store.execute("GETBIT", keys.closed_filter(tag, day), bit)
                 for day in (DAY - 1, DAY)
             ],
             streams,

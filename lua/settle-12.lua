@@ -1,6 +1,7 @@
 -- Purpose: book the exact cost of an ended call on every leg and free what it held.
 -- KEYS: 1 call, 2 leases, 3 prefix of the closed hashes, 4 bucket, 5 ledger, 6 events,
---   7..10 accounts, leaf first (unused places repeat the leaf)
+--   7 closed hash of this hour, 8 filter of today, 9..12 accounts, leaf first (as many as there
+--   are)
 -- ARGV: 1 packed settle, 2 call digest, 3 member of the leases, 4 costs of every leg,
 --   5 strings of the ledger entry (opaque), 6..5+legs packed limits
 -- Returns: {0, seconds, overrun, ledger sequence, then billing, cost, balance of every leg},
@@ -33,7 +34,7 @@ end
 local function settle_unknown()
   local tombstone = find_tombstone(KEYS[3], ARGV[2], request.closed_hours)
   if tombstone then
-    return answer_from_tombstone(tombstone, request.seconds, 7)
+    return answer_from_tombstone(tombstone, request.seconds, 9)
   end
   return mark_ended()
 end
@@ -42,7 +43,7 @@ local function settle_known(record, head, call_legs)
   if head.attempt ~= request.attempt then
     return {OUTCOME_STALE_CALL, record}
   end
-  local accounts, stale = load_accounts(7, head.legs, 6, request.valid_from, request.valid_until)
+  local accounts, stale = load_accounts(9, head.legs, 6, request.valid_from, request.valid_until)
   if not accounts then
     return stale
   end

@@ -1,6 +1,7 @@
 -- Purpose: decide whether a call may start, hold its money on every leg, remember it.
 -- KEYS: 1 call, 2 leases, 3 prefix of the closed hashes, 4 bucket, 5 ledger, 6 events,
---   7..10 accounts, leaf first (unused places repeat the leaf)
+--   7 and 8 filters of the closed hashes of today and the day before, 9..12 accounts, leaf first
+--   (as many as there are)
 -- ARGV: 1 packed authorize, 2 call digest, 3 member of the leases, 4 request digest,
 --   5 tail of the call record (opaque), 6 steps (seconds and every leg's hold, largest first),
 --   7..6+legs packed leg_request, then as many packed limits
@@ -18,7 +19,7 @@
 --- @include "events"
 --- @layout authorize, leg_request
 
-local FIRST_ACCOUNT, FIRST_REQUEST = 7, 7
+local FIRST_ACCOUNT, FIRST_REQUEST = 9, 7
 local request = unpack_authorize(ARGV[1])
 local legs = request.legs
 local counted = is_counted(request.call_class, request.direction)
