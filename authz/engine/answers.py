@@ -24,21 +24,21 @@ def grant_legs(
     accounts: Sequence[Account], plan: Plan, values: Sequence[int], at: int
 ) -> tuple[GrantLeg, ...]:
     """Return the legs of a grant from a script's billing, held and credit left of each."""
-    legs = []
-    for index, account in enumerate(accounts):
-        billing, held, credit = values[index * 3 : index * 3 + 3]
-        rate = plan.rates[index]
-        priced = billing == Billing.PER_MINUTE and rate is not None
-        legs.append(
+    per_minute = Billing.PER_MINUTE
+    return tuple(
+        [
             GrantLeg(
                 account.id,
                 BILLING_OF[billing].label,
-                rate.per_minute_text(at) if priced and rate is not None else "0",
+                "0" if rate is None or billing != per_minute else rate.per_minute_text(at),
                 format_amount(held),
                 None if account.unlimited else format_amount(credit),
             )
-        )
-    return tuple(legs)
+            for account, rate, billing, held, credit in zip(
+                accounts, plan.rates, values[::3], values[1::3], values[2::3], strict=False
+            )
+        ]
+    )
 
 
 def denial(
@@ -129,15 +129,19 @@ def settlement(
     call_id: str, chain: Chain, seconds: int, values: Sequence[int], *, duplicate: bool
 ) -> Settlement:
     """Return the settlement from a script's billing, cost and balance of each leg."""
+    # A call that was booked before may have had fewer legs than its chain has now.
     legs = tuple(
-        SettledLeg(
-            account.id,
-            BILLING_OF[values[index * 3]].label,
-            format_amount(values[index * 3 + 1]),
-            format_amount(values[index * 3 + 2]),
-        )
-        for index, account in enumerate(chain.accounts)
-        if index * 3 < len(values)
+        [
+            SettledLeg(
+                account,
+                BILLING_OF[billing].label,
+                format_amount(charged),
+                format_amount(balance),
+            )
+            for account, billing, charged, balance in zip(
+                chain.ids, values[::3], values[1::3], values[2::3], strict=False
+            )
+        ]
     )
     return Settlement(
         call_id=call_id, settled=True, duplicate=duplicate, seconds=seconds, legs=legs

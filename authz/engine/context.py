@@ -75,6 +75,8 @@ class Context:
     def is_stale(self, reply: list[Any], chain: Chain) -> bool:
         """Return whether the script knew better; then what it knew better is brought up to date."""
         outcome = reply[0]
+        if outcome >= 0:
+            return False
         if outcome == Outcome.STALE_TIME:
             self.clock.correct(reply[1])
             return True

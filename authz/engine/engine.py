@@ -113,10 +113,10 @@ class Engine:
 
         Raises CallUnknown, SettledDifferently, SpoolFull and InvalidInput.
         """
-        for field in ("answered_at", "ended_at"):
-            moment = getattr(request, field)
-            if moment is not None:
-                parse_moment(moment, field)
+        if request.answered_at is not None:
+            parse_moment(request.answered_at, "answered_at")
+        if request.ended_at is not None:
+            parse_moment(request.ended_at, "ended_at")
         try:
             answer = await settling.settle(self.context, request)
         except StoreError as error:

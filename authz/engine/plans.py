@@ -13,6 +13,8 @@ from authz.store.records import CallRecord, pack_tail_rates, pack_tail_words
 from authz_ext.rating import Rate
 
 REMEMBERED_CALLS_MAX = 200_000
+#: Billings that time does not charge.
+_BY_CHANNEL = frozenset((Billing.TRUNK, Billing.BURST))
 
 
 class Plan(Struct, kw_only=True, gc=False):
@@ -39,10 +41,10 @@ class Plan(Struct, kw_only=True, gc=False):
     def costs(self, seconds: int, answered_at: int) -> tuple[int, ...]:
         """Return what `seconds` of talk cost every leg, in micros."""
         return tuple(
-            0
-            if rate is None or billing in (Billing.TRUNK, Billing.BURST)
-            else rate.cost(seconds, answered_at)
-            for rate, billing in zip(self.rates, self.billings, strict=True)
+            [
+                0 if rate is None or billing in _BY_CHANNEL else rate.cost(seconds, answered_at)
+                for rate, billing in zip(self.rates, self.billings, strict=True)
+            ]
         )
 
     @property

@@ -116,13 +116,12 @@ class _Extension:
             grace_seconds=calls.grace_seconds,
             life_seconds=calls.sign_of_life_seconds,
         )
-        names = [account.id for account in chain.accounts]
         return [
             head,
             pack_costs(plan.costs(request.used_seconds, self.answered_at)),
             keys.call_member(plan.account, plan.call_id),
             pack_steps(steps, len(chain.accounts)),
-            ledger_strings(names, plan.call_id, plan.number),
+            ledger_strings(chain.ids, plan.call_id, plan.number),
             *chain.limits(plan.call_class, self.now),
         ]
 
@@ -131,7 +130,9 @@ async def reserve(context: Context, request: ReserveRequest) -> Grant | Denial:
     """Extend one call; raises StoreError when the store does not answer."""
     deadline_ms = context.settings.store.decision_deadline_ms
     for _ in range(ATTEMPTS_MAX):
-        chain = await context.directory.chain(request.account, deadline_ms)
+        chain = context.directory.cached(request.account)
+        if chain is None:
+            chain = await context.directory.chain(request.account, deadline_ms)
         if chain is None:
             return _unknown(request)
         plan = await find_plan(context, chain, request.call_id, deadline_ms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -37,7 +38,9 @@ async def settle(
     """
     deadline_ms = context.settings.store.settle_deadline_ms
     for _ in range(ATTEMPTS_MAX):
-        chain = await context.directory.chain(request.account, deadline_ms)
+        chain = context.directory.cached(request.account)
+        if chain is None:
+            chain = await context.directory.chain(request.account, deadline_ms)
         if chain is None:
             raise CallUnknown(f"account {request.account} is unknown")
         plan = context.memory.get(request.account, request.call_id)
@@ -64,15 +67,17 @@ async def settle(
 
 def _keep(context: Context, request: SettleRequest, plan: Plan | None) -> None:
     """Remember the settle with its end and its rates, whatever the store may forget."""
+    context.resend.remember(partial(_settle_again, context, request, plan, context.clock.now()))
+
+
+async def _settle_again(
+    context: Context, request: SettleRequest, plan: Plan | None, settled_at: int
+) -> None:
     if request.ended_at is None:
-        request = msgspec.structs.replace(request, ended_at=context.clock.now())
-
-    async def settle_again() -> None:
-        if plan is not None:
-            context.memory.put(plan)
-        await settle(context, request, is_repeat=True)
-
-    context.resend.remember(settle_again)
+        request = msgspec.structs.replace(request, ended_at=settled_at)
+    if plan is not None:
+        context.memory.put(plan)
+    await settle(context, request, is_repeat=True)
 
 
 def _times(context: Context, request: SettleRequest, authorized_at: int) -> int:
@@ -115,15 +120,13 @@ def _numbers(
 def _limits(context: Context, chain: Chain, plan: Plan | None) -> tuple[bytes, ...]:
     # Only thresholds count when a call is booked, and they are the same for every class.
     call_class = CallClass.UNKNOWN if plan is None else plan.call_class
-    now = context.clock.now()
-    return chain.limits(call_class, now)
+    return chain.limits(call_class, context.clock.now())
 
 
 async def _settle(
     context: Context, chain: Chain, request: SettleRequest, plan: Plan | None
 ) -> list[Any]:
-    names = [account.id for account in chain.accounts]
-    costs: tuple[int, ...] = (0,) * len(names)
+    costs: tuple[int, ...] = (0,) * len(chain.ids)
     started_at, number = 0, ""
     if plan is not None:
         started_at = _times(context, request, plan.authorized_at)
@@ -139,7 +142,7 @@ async def _settle(
             keys.call_digest(request.account, request.call_id),
             keys.call_member(request.account, request.call_id),
             pack_costs(costs),
-            ledger_strings(names, request.call_id, number, request.hangup_cause or ""),
+            ledger_strings(chain.ids, request.call_id, number, request.hangup_cause or ""),
             *_limits(context, chain, plan),
         ],
         context.settings.store.settle_deadline_ms,
@@ -222,7 +225,6 @@ async def _book(
 ) -> list[Any]:
     known = _plan_of_unknown(context, chain, request, plan)
     answered_at = _times(context, request, known.authorized_at)
-    names = [account.id for account in chain.accounts]
     return await context.run(
         "book",
         chain,
@@ -232,7 +234,7 @@ async def _book(
             keys.call_digest(request.account, request.call_id),
             bytes(known.billings),
             pack_costs(known.costs(request.seconds, answered_at)),
-            ledger_strings(names, request.call_id, known.number, request.hangup_cause or ""),
+            ledger_strings(chain.ids, request.call_id, known.number, request.hangup_cause or ""),
             *_limits(context, chain, known),
         ],
         context.settings.store.settle_deadline_ms,
@@ -248,12 +250,9 @@ def _answer(context: Context, chain: Chain, request: SettleRequest, reply: list[
     if outcome == Outcome.DUPLICATE:
         return settlement(request.call_id, chain, reply[1], reply[2:], duplicate=True)
     values = reply[4:]
-    for leg, account in enumerate(chain.accounts):
-        if abs(values[3 * leg + 2]) > BOUND_MICROS:
+    for account, balance in zip(chain.ids, values[2::3], strict=False):
+        if not -BOUND_MICROS <= balance <= BOUND_MICROS:
             log.event(
-                "balance_out_of_range",
-                level="error",
-                account=account.id,
-                balance_micros=values[3 * leg + 2],
+                "balance_out_of_range", level="error", account=account, balance_micros=balance
             )
     return settlement(request.call_id, chain, reply[1], values, duplicate=False)

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from authz.hooks.problems import Problem, from_invalid_json
+from authz_ext.members import may_repeat_a_name
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -17,9 +18,6 @@ class JsonBody(Generic[T]):
 
     def __init__(self, struct: type[T]) -> None:
         self._decode = msgspec.json.Decoder(struct).decode
-        self._quoted_names = tuple(
-            b'"%b"' % name.encode() for name in struct.__struct_encode_fields__
-        )
 
     def decode(self, body: bytes) -> T:
         """Return the request in a body; raises Problem 400 that names the field or position."""
@@ -29,20 +27,9 @@ class JsonBody(Generic[T]):
             value = self._decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise from_invalid_json(error) from None
-        if self._may_repeat_a_name(body):
+        if may_repeat_a_name(body):
             json.loads(body, object_pairs_hook=_refuse_repeated_name)
         return value
-
-    def _may_repeat_a_name(self, body: bytes) -> bool:
-        # A valid body without escapes spells each member exactly as `"name"`, so that one
-        # count a name clears nearly every body; parsing twice would cost twice.
-        if b"\\" in body:
-            return True
-        count = body.count
-        for name in self._quoted_names:  # noqa: SIM110  # any() is twice as slow here
-            if count(name) > 1:
-                return True
-        return False
 
 
 def _refuse_repeated_name(members: list[tuple[str, object]]) -> dict[str, object]:

@@ -153,14 +153,19 @@ class HookProtocol(asyncio.Protocol):
         self._url += url
         if len(self._url) > self._limits.url_bytes_max:
             raise Problem(414, "url_too_long", f"more than {self._limits.url_bytes_max} bytes")
-        self._count_head(len(url))
+        self._head_bytes += len(url)
+        if self._head_bytes > self._limits.header_bytes_max:
+            raise self._head_too_large()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header line, or a trailer, which is counted and ignored."""
+        limits = self._limits
         self._headers_count += 1
-        if self._headers_count > self._limits.headers_max:
-            raise Problem(431, "too_many_headers", f"more than {self._limits.headers_max} headers")
-        self._count_head(len(name) + len(value) + _HEADER_LINE_OVERHEAD_BYTES)
+        if self._headers_count > limits.headers_max:
+            raise Problem(431, "too_many_headers", f"more than {limits.headers_max} headers")
+        self._head_bytes += len(name) + len(value) + _HEADER_LINE_OVERHEAD_BYTES
+        if self._head_bytes > limits.header_bytes_max:
+            raise self._head_too_large()
         name = name.lower()
         if name in _READ_HEADERS and self._in_head:
             if name in self._headers:
@@ -175,12 +180,11 @@ class HookProtocol(asyncio.Protocol):
         if version not in ("1.1", "1.0"):
             raise Problem(505, "http_version", "this server speaks HTTP/1.1 and HTTP/1.0")
         method = parser.get_method()
+        upgrades = parser.should_upgrade()
         exchange = self._exchange = Exchange(
-            is_last=parser.should_upgrade() or not parser.should_keep_alive(),
-            head_only=method == b"HEAD",
-            is_http_1_0=version == "1.0",
+            upgrades or not parser.should_keep_alive(), method == b"HEAD", version == "1.0"
         )
-        self._check_framing(version)
+        self._check_framing(version, upgrades)
         expects = version == "1.1" and b"expect" in self._headers
         try:
             self._admit(exchange, method)
@@ -273,11 +277,6 @@ class HookProtocol(asyncio.Protocol):
         # The header dictionary is made anew for each request, so that it tells them apart.
         return self._headers if self.is_receiving else None
 
-    def _count_head(self, size: int) -> None:
-        self._head_bytes += size
-        if self._head_bytes > self._limits.header_bytes_max:
-            raise self._head_too_large()
-
     def _count_fed_bytes(self, size: int) -> None:
         # llhttp reports a header only when it is whole, and never the framing of chunks: what it
         # swallows meanwhile is bounded here. The read in which a request begins is not counted.
@@ -289,13 +288,13 @@ class HookProtocol(asyncio.Protocol):
         elif self._fed_bytes > limits.header_bytes_max + limits.body_bytes_max * _FRAMING_FACTOR:
             self._refuse(self._body_too_large())
 
-    def _check_framing(self, version: str) -> None:
+    def _check_framing(self, version: str, upgrades: bool) -> None:
         """Refuse what two servers might understand differently (RFC 9112, 3.2 and 6.1)."""
         headers = self._headers
         if version == "1.1" and b"host" not in headers:
             raise Problem(400, "malformed_request", "HTTP/1.1 requires a Host header")
         encoding = headers.get(b"transfer-encoding")
-        if self._announces_body() and self._parser.should_upgrade():
+        if upgrades and self._announces_body():
             # The parser takes what follows an offer to upgrade for the other protocol.
             raise Problem(501, "upgrade_with_body", "send a body without an Upgrade header")
         if encoding is None:

@@ -33,7 +33,7 @@ class Exchange:
     )
 
     def __init__(
-        self, *, is_last: bool = False, head_only: bool = False, is_http_1_0: bool = False
+        self, is_last: bool = False, head_only: bool = False, is_http_1_0: bool = False
     ) -> None:
         self.endpoint: Endpoint | None = None
         self.request: Request | None = None

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from authz.hooks.bodies import JsonBody
 from authz.hooks.problems import Problem
 from authz.model import AuthorizeRequest, SettleRequest
+from authz_ext.members import may_repeat_a_name
 
 SETTLE = JsonBody(SettleRequest)
 START = b'{"call_id":"c1","account":"acme","seconds":'
@@ -104,3 +105,23 @@ def test_a_repeated_name_is_always_found(members: list[tuple[str, str]]) -> None
     is_unique = len(set(names)) == len(names)
     with contextlib.nullcontext() if is_unique else pytest.raises(Problem):
         JsonBody(AuthorizeRequest).decode(b"{%b}" % body.encode())
+
+
+@given(
+    members=st.lists(
+        st.tuples(st.text(max_size=4), st.text(max_size=4) | st.integers() | st.none()), max_size=40
+    ),
+    blanks=st.sampled_from(["", " ", "\n\t "]),
+)
+def test_no_repeated_name_is_overlooked(members, blanks) -> None:
+    """What may repeat a name is read again; what is passed over has no name twice."""
+    parts = [
+        f"{json.dumps(name, ensure_ascii=False)}{blanks}:{blanks}{json.dumps(value)}"
+        for name, value in members
+    ]
+    body = ("{" + ",".join(parts) + "}").encode()
+    names = [name for name, _ in members]
+    if not may_repeat_a_name(body):
+        assert len(set(names)) == len(names)
+    elif b"\\" not in body and len(names) <= 32:
+        assert len(set(names)) < len(names)
