@@ -69,11 +69,11 @@ class _Offer:
             closed_hours=context.closed_hours,
             hour=self.hour_keys.hour,
         )
-        account = chain.accounts[0].id
+        member = keys.call_member(chain.id, request.call_id)
         return [
             head,
-            keys.call_digest(account, request.call_id),
-            keys.call_member(account, request.call_id),
+            keys.member_digest(member),
+            member,
             request_digest(request.to, request.direction, request.switch),
             pack_tail(call.number, request.to, request.switch or "", terms.packed_rates),
             pack_steps(steps, len(chain.accounts)),

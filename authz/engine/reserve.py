@@ -40,18 +40,18 @@ class _Extension:
         self.chain = chain
         self.now = context.clock.now()
         self.answered_at = max(plan.authorized_at, self.now - request.used_seconds)
+        self.limiting = plan.limiting_rates
         self.cap = self._cap()
         asked = request.seconds or context.settings.calls.chunk_seconds
         target = min(request.used_seconds + asked, SECONDS_MAX)
         self.is_final = self.cap is not None and target >= self.cap.seconds
         self.target = target if self.cap is None else min(target, self.cap.seconds)
-        self.limiting = plan.limiting_rates
 
     def _cap(self) -> Cap | None:
         if self.plan.is_emergency:
             return None
         cap = duration_cap(self.chain.accounts)
-        for leg, rate in self.plan.limiting_rates:
+        for leg, rate in self.limiting:
             cap = shorter(cap, cost_cap(self.chain.accounts[leg], rate, self.answered_at))
         return cap
 

@@ -126,6 +126,7 @@ def _limits(context: Context, chain: Chain, plan: Plan | None) -> tuple[bytes, .
 async def _settle(
     context: Context, chain: Chain, request: SettleRequest, plan: Plan | None
 ) -> list[Any]:
+    member = keys.call_member(request.account, request.call_id)
     costs: tuple[int, ...] = (0,) * len(chain.ids)
     started_at, number = 0, ""
     if plan is not None:
@@ -139,8 +140,8 @@ async def _settle(
         request.call_id,
         [
             _numbers(context, chain, request, plan, started_at, hour_keys.hour),
-            keys.call_digest(request.account, request.call_id),
-            keys.call_member(request.account, request.call_id),
+            keys.member_digest(member),
+            member,
             pack_costs(costs),
             ledger_strings(chain.ids, request.call_id, number, request.hangup_cause or ""),
             *_limits(context, chain, plan),

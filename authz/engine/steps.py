@@ -6,12 +6,15 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from authz.model import SECONDS_MAX
+from authz.model import CHAIN_LENGTH_MAX, SECONDS_MAX
 from authz.reasons import REASONS, Reason
 from authz.store.accounts import Account
 from authz_ext.rating import Rate
 
 STEPS_MAX = 16
+#: By the number of legs.
+_STEP_LAYOUTS = [struct.Struct(f">i{legs}q") for legs in range(CHAIN_LENGTH_MAX + 1)]
+_COSTS_LAYOUTS = [struct.Struct(f">{legs}q") for legs in range(CHAIN_LENGTH_MAX + 1)]
 
 #: Seconds that an amount buys on one leg, at most `limit`.
 Inverse = Callable[[Rate, int, int], int]
@@ -56,13 +59,13 @@ def shorter(one: Cap | None, other: Cap | None) -> Cap | None:
 
 def pack_steps(steps: Sequence[tuple[int, Sequence[int]]], legs: int) -> bytes:
     """Return steps (seconds, hold of every leg) as the scripts read them."""
-    layout = struct.Struct(f">i{legs}q")
-    return b"".join(layout.pack(seconds, *holds) for seconds, holds in steps)
+    pack = _STEP_LAYOUTS[legs].pack
+    return b"".join([pack(seconds, *holds) for seconds, holds in steps])
 
 
 def pack_costs(costs: Sequence[int]) -> bytes:
     """Return one amount per leg as the scripts read them."""
-    return struct.pack(f">{len(costs)}q", *costs)
+    return _COSTS_LAYOUTS[len(costs)].pack(*costs)
 
 
 def descending_seconds(

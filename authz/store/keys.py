@@ -72,7 +72,12 @@ def split_member(member: bytes) -> tuple[str, str]:
 
 def call_digest(account_id: str, call_id: str) -> bytes:
     """Return the 16 bytes under which a settled call's tombstone is kept."""
-    return hashlib.blake2b(f"{account_id}:{call_id}".encode(), digest_size=16).digest()
+    return member_digest(call_member(account_id, call_id))
+
+
+def member_digest(member: bytes) -> bytes:
+    """Return the same as call_digest for the name of a call in its bucket's leases."""
+    return hashlib.blake2b(member, digest_size=16).digest()
 
 
 def leases(tag: str) -> bytes:

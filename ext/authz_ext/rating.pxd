@@ -81,6 +81,8 @@ cdef class Rate:
     cdef int64_t _denominator
     cdef int64_t _quantum_micros
     cdef Zone _zone
+    # The price of a minute as text, once asked for; None with windows, where it changes.
+    cdef str _price_text
 
     cdef int _allocate(self, int window_count, int tier_count) except -1
     cdef int _fill_window(self, int index, object window) except -1

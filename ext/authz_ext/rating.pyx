@@ -403,18 +403,25 @@ cdef class Rate:
 
         It is that of the first tier that costs anything, half up at 9 decimals; "0" if none.
         """
+        if self._price_text is not None:
+            return self._price_text
         cdef int64_t until, nanos = 0
         cdef const window_t* window = &self._windows[self._open_at(at, &until)]
         cdef const tier_t* tier
         cdef int position
+        cdef str text
         for position in range(window.tier_count):
             tier = &window.tiers[position]
             if tier.price_nanos:
                 nanos = (tier.price_nanos * 120 + tier.per_seconds) // (2 * tier.per_seconds)
                 break
         if nanos % 1_000_000_000 == 0:
-            return str(nanos // 1_000_000_000)
-        return f"{nanos // 1_000_000_000}.{nanos % 1_000_000_000:09d}".rstrip("0")
+            text = str(nanos // 1_000_000_000)
+        else:
+            text = f"{nanos // 1_000_000_000}.{nanos % 1_000_000_000:09d}".rstrip("0")
+        if self._window_count == 1:
+            self._price_text = text
+        return text
 
     @property
     def tiers(self):
