@@ -5,6 +5,7 @@ They are the same for every new call alike, so that a process keeps those it has
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any, Final
 
 from authz.config import CallSettings
@@ -24,7 +25,7 @@ from authz.store.accounts import Chain
 from authz.store.layouts import LEG_REQUEST
 from authz_ext.rating import Rate
 
-#: Terms that a process keeps, at about a kilobyte each; more begin anew.
+#: Terms that a process keeps, at about 1.5 kB each; beyond, the oldest go.
 TERMS_MAX: Final = 32_768
 
 #: Seconds, and what every leg must hold for them.
@@ -168,7 +169,7 @@ class TermsBook:
     def __init__(self, decks: Decks, settings: CallSettings) -> None:
         self._decks = decks
         self._settings = settings
-        self._terms: dict[tuple[int | None, ...], Terms] = {}
+        self._terms: OrderedDict[tuple[int | None, ...], Terms] = OrderedDict()
 
     def find(self, chain: Chain, call: Call, now: int) -> Terms:
         """Return the terms of a call at store second `now`."""
@@ -180,7 +181,7 @@ class TermsBook:
         if terms is None:
             terms = Terms(self._settings, chain, rows, call, now)
             if terms.is_timeless:
-                if len(self._terms) >= TERMS_MAX:
-                    self._terms.clear()
                 self._terms[key] = terms
+                if len(self._terms) > TERMS_MAX:
+                    self._terms.popitem(last=False)
         return terms

@@ -21,8 +21,8 @@ from authz.hooks.server import HookServer
 from authz.server import child
 from authz.server.engine_host import EngineHost
 
-#: When the cyclic collector looks at young, middle and old objects. A worker makes no cycles but
-#: by exceptions; what it remembers of its calls would be walked again and again in vain.
+#: When the cyclic collector looks at young, middle and old objects. Only connections and errors
+#: leave cycles; what a worker remembers of its calls would be walked again and again in vain.
 _COLLECTOR_THRESHOLDS: Final = (10_000, 10, 100)
 
 

@@ -103,11 +103,14 @@ def test_terms_with_windows_are_those_of_the_moment(book: TermsBook, decks: dict
     assert book.find(chain, make_call(), midnight + 43_200).full_step[1][0] == 40_000
 
 
-def test_a_full_book_begins_anew(book: TermsBook, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_book_drops_its_oldest_terms(
+    book: TermsBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "TERMS_MAX", 1)
     chain = make_chain()
     first = book.find(chain, make_call(), NOW)
-    book.find(chain, make_call(seconds=30), NOW)
+    second = book.find(chain, make_call(seconds=30), NOW)
+    assert book.find(chain, make_call(seconds=30), NOW) is second
     again = book.find(chain, make_call(), NOW)
     assert again is not first
     assert again.full_step == first.full_step
