@@ -106,9 +106,15 @@ async def authorize(
 
 
 async def reserve(
-    books: Books, account: str, call_id: str, used: Sequence[int], holds: Sequence[int]
+    books: Books,
+    account: str,
+    call_id: str,
+    used: Sequence[int],
+    holds: Sequence[int],
+    *,
+    used_seconds: int = 30,
 ) -> list[Any]:
-    """Report 30 seconds of use that cost `used`, and ask for 120 that hold `holds`."""
+    """Report use that cost `used`, and ask for 120 seconds that hold `holds`."""
     chain = await _chain(books, account)
     valid_from, valid_until = chain.validity(books.clock.now())
     numbers = RESERVE.pack(
@@ -118,7 +124,7 @@ async def reserve(
         legs=len(holds),
         second_try=1,
         steps=1,
-        used_seconds=30,
+        used_seconds=used_seconds,
         uncharged_seconds=-1,
         grace_seconds=30,
         life_seconds=300,

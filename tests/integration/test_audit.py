@@ -36,7 +36,7 @@ async def _busy_tree(books: Books) -> None:
         await reserve(books, "sales", call_id, (20_000, 10_000), (120_000, 60_000))
     for call_id in ("reopened", "corrected", "orphaned"):
         await orphan(books, "sales", call_id, 2, used_seconds=30)
-    await reserve(books, "sales", "reopened", (25_000, 12_000), (120_000, 60_000))
+    await reserve(books, "sales", "reopened", (25_000, 12_000), (120_000, 60_000), used_seconds=40)
     await settle(books, "sales", "corrected", (33_000, 22_000))
     await settle(books, "sales", "settled", (50_000, 40_000))
     await settled_call(books, "sales", "unseen", (5_000, 4_000))
