@@ -21,7 +21,7 @@ _LUA: Final = Path(__file__).parent / "lua"
 _FILE_NAME: Final = re.compile(r"^([a-z_]+)-(\d+)\.lua$")
 #: Amounts of the calls that authz is measured with.
 _HOLDS: Final = (10_000, 5_000)
-_COSTS: Final = (20_000, 5_500)
+_COSTS: Final = (10_000, 4_500)
 #: Both as long as authz's own of such a call.
 _RATES: Final = b"\1" * 60
 _LEDGER_ENTRY: Final = b"\1" * 160

@@ -21,9 +21,10 @@ from authz.store.scripts import Script, load_scripts
 
 #: Ids of a call all have this form, so that one can stand for another.
 CALL_ID: Final = "call-{:09d}@switch-1.example.net"
-#: What the recorded call reports while it runs, and at its end.
+#: What the recorded call reports while it runs, and at its end: within its first grant, so that it
+#: may also be settled without the report and is no overrun.
 USED_SECONDS: Final = 45
-SETTLED_SECONDS: Final = 61
+SETTLED_SECONDS: Final = 53
 CREDIT: Final = "1000000"
 #: Every limit, alert and recharge is set, none is in the way. One trunk exists for the other
 #: direction, so that trunks are counted and the call still pays per minute on every leg.

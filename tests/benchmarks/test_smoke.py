@@ -33,7 +33,7 @@ def test_the_minimal_pair_debits_two_accounts_once(store_server: Server) -> None
         assert pair.commands("settle", ["b"]) != settle
         assert store.run(pair.commands("settle", ["b"])) == [[0]]
         after = pair.balances(store)
-    assert [old - new for old, new in zip(before, after, strict=True)] == [20_000, 5_500]
+    assert [old - new for old, new in zip(before, after, strict=True)] == [10_000, 4_500]
 
 
 def test_scripts_are_measured_against_their_goals() -> None:

@@ -27,7 +27,7 @@ from loadtest import processes
 #: Transactions under way; more only wait for each other on few cores.
 CONNECTIONS: Final = 16
 _START_SECONDS_MAX: Final = 30
-_COSTS: Final = (20_000, 5_500)
+_COSTS: Final = (10_000, 4_500)
 _SCHEMA: Final = """
 CREATE TABLE accounts (id text PRIMARY KEY, balance bigint NOT NULL, credit_limit bigint NOT NULL);
 CREATE TABLE calls (id text PRIMARY KEY, account text NOT NULL, seconds integer NOT NULL,
