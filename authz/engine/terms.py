@@ -107,8 +107,7 @@ class Terms:
 
     def _target_seconds(self) -> tuple[int, bool]:
         """Return the seconds of the full chunk, capped, and whether that is all there is."""
-        asked = self._asked_seconds
-        asked = max(asked, self._min_first_seconds())
+        asked = max(self._asked_seconds, self._min_first_seconds())
         target = min(self.used_seconds + asked, SECONDS_MAX)
         cap, is_final = self._cap()
         if cap is None or target < cap.seconds:
