@@ -96,7 +96,7 @@ class Case:
         rng = self.rng
         unlimited = rng.random() < 0.2
         credit_limit = 0 if unlimited else self.amount()
-        low_threshold = rng.choice([NONE, NONE, 10**6])
+        low_threshold = rng.choice([NONE, 10**6])
         recharge_mode = self.usually(0, 1)
         recharge_threshold = rng.choice([10**5, 10**7])
         # As the daemon works it out: below it at least one threshold may be crossed.
@@ -117,7 +117,7 @@ class Case:
             trunks_inbound=rng.randrange(3),
             trunks_outbound=rng.randrange(3),
             trunks_twoway=rng.randrange(2),
-            trunks_burst=self.usually(0, rng.choice([-1, 1])),
+            trunks_burst=rng.choice([0, 0, self.usually(1, -1)]),
             calls_max=self.maybe(self.usually(100, 2)),
             class_calls_max=self.maybe(self.usually(100, 2)),
             arrival_interval_us=self.usually(rng.choice([0, 1000, 500_000]), -1),
@@ -133,26 +133,34 @@ class Case:
         rng = self.rng
         spends = [limit for limit in (limits.daily_limit, limits.monthly_limit) if limit > 0]
         spend = self.usually(
-            rng.randrange(10**5), rng.choice([self.amount(), *(one * 85 // 100 for one in spends)])
+            rng.randrange(10**5),
+            rng.choice([self.amount(), *spends, *(one * 85 // 100 for one in spends)]),
         )
+        used = rng.randrange(10**5)
+        at_the_edge = max(limits.quiet_above, -(10**6)) + used
         values = {name: rng.randrange(5) for name in ACCOUNT_STATE.names}
         values |= {
             "layout": 1,
             "version": self.usually(5, 4),
             "sequence": rng.randrange(10**9),
-            "balance": self.usually(self.amount() + 10**6, -self.amount()),
+            "balance": self.usually(
+                self.amount() + 10**6, rng.choice([-self.amount(), at_the_edge, at_the_edge])
+            ),
             "held": rng.randrange(10**6),
-            "used": rng.randrange(10**5),
+            "used": used,
             "arrival_us": self.usually(
-                rng.choice([0, NOW_US - 10**6]), rng.choice([NOW_US + 400, NOW_US + 10**6])
+                rng.choice([0, NOW_US - 10**6]),
+                NOW_US + rng.choice([400, limits.arrival_burst_us, limits.arrival_burst_us + 1]),
             ),
             "day": self.usually(DAY, DAY - 1),
             "day_spend": spend,
             "month": self.usually(MONTH, MONTH - 1),
-            "month_spend": spend + rng.randrange(100),
+            "month_spend": spend + rng.choice([0, 1]),
             "day_mark": rng.randrange(3),
             "month_mark": rng.randrange(3),
             "trunks_event_at": self.usually(NOW - 59, rng.choice([0, NOW - 60])),
+            "low_at": rng.choice([0, NOW - 10]),
+            "exhausted_at": rng.choice([0, NOW - 10]),
             "recharge_month": MONTH,
         }
         return ACCOUNT_STATE.pack(**values)
@@ -184,7 +192,7 @@ class Case:
             CALL_LEG.pack(
                 billing=self.usually(Billing.PER_MINUTE, rng.choice(list(Billing))),
                 held=rng.randrange(20_000),
-                used=rng.randrange(10_000),
+                used=rng.choice([0, rng.randrange(10_000)]),
                 charged=rng.randrange(3) if state == State.ORPHAN else 0,
                 room=rng.randrange(10**6),
             )
@@ -208,7 +216,9 @@ class Case:
         }
 
     def _costs(self) -> bytes:
-        return pack_costs([self.rng.randrange(20_000) for _ in range(self.legs)])
+        return pack_costs(
+            [self.rng.choice([0, self.rng.randrange(20_000)]) for _ in range(self.legs)]
+        )
 
     def _strings(self) -> bytes:
         return ledger_strings(ACCOUNTS[: self.legs], "call")

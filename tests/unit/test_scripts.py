@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 
 from authz.errors import InvariantError
@@ -14,6 +16,7 @@ from authz.store.records import (
     unpack_strings,
 )
 from authz.store.scripts import flatten, load_scripts, script_for
+from authz.store.shortcuts import expand_shortcut
 
 
 def test_every_script_is_flat_and_has_numbers_for_names():
@@ -73,6 +76,71 @@ def test_a_helper_of_seldom_functions_alone_is_seldom_too():
 def test_a_script_with_seldom_functions_ends_with_one_call():
     with pytest.raises(InvariantError, match="does not end with the call of one function"):
         flatten("--- @seldom\nlocal function rare()\nend\nlocal x = rare()\n", "script")
+
+
+def test_a_script_with_a_shortcut_exists_for_each_length_of_a_chain():
+    scripts = load_scripts()
+    for verb in ("authorize", "reserve", "settle"):
+        assert [scripts[f"{verb}_{legs}"].legs for legs in range(1, 5)] == [1, 2, 3, 4]
+        assert len({script_for(verb, legs).sha1 for legs in range(1, 5)}) == 4
+    assert script_for("post", 1) is script_for("post", 4) is scripts["post"]
+    assert scripts["post"].legs is None
+
+
+def test_without_a_length_a_script_has_its_rules_alone():
+    text = '--- @include "time"\n--- @shortcut "settle"\nreturn now_seconds\n'
+    assert "until true" in flatten(text, "script", 2)
+    assert flatten(text, "script") == flatten(
+        text.replace('--- @shortcut "settle"\n', ""), "script"
+    )
+
+
+def test_a_shortcut_that_does_not_exist_is_named():
+    with pytest.raises(InvariantError, match=r"no include nowhere_shortcut\.lua: script"):
+        flatten('--- @shortcut "nowhere"\n', "script", 2)
+
+
+def test_a_block_and_a_list_are_repeated_for_each_leg():
+    source = (
+        "-- A comment.\nlocal sum = 0\n"
+        "--- @each leg\nlocal hold_leg = ARGV[2 + leg] * legs\n--- @end\n"
+        "return {EACH(hold_leg, 0)}\n"
+    )
+    assert expand_shortcut(source, "name", 2) == (
+        "local sum = 0\n"
+        "local hold_1 = ARGV[2 + 1] * 2\nlocal hold_2 = ARGV[2 + 2] * 2\n"
+        "return {hold_1, 0, hold_2, 0}\n"
+    )
+
+
+def test_a_shortcut_reads_no_field_after_the_last_that_it_uses():
+    source = (
+        "--- @unpack tombstone as known_, each tombstone_leg as known_ from ARGV[1]\n"
+        "return known_seconds\n"
+    )
+    assert expand_shortcut(source, "name", 2) == (
+        'local known_layout, known_legs, known_seconds = struct.unpack(">BBi4", ARGV[1])\n'
+        "return known_seconds\n"
+    )
+    with pytest.raises(InvariantError, match="name unpacks i8 as hold, of which it uses nothing"):
+        expand_shortcut("--- @unpack i8 as hold from ARGV[1]\n", "name", 2)
+
+
+def test_a_record_in_a_shortcut_has_a_name():
+    with pytest.raises(InvariantError, match="name has a record without a name: tombstone"):
+        expand_shortcut('return PACKED("tombstone")\n', "name", 2)
+
+
+async def test_a_shortcut_packs_what_it_unpacks(any_store):
+    source = expand_shortcut(
+        "--- @unpack account_state as account_, each i8 as hold, c3 as tail from ARGV[1]\n"
+        'return PACKED("account_state as account_, each i8 as hold, text as tail")\n',
+        "name",
+        3,
+    )
+    state = ACCOUNT_STATE.pack(**{name: place for place, name in enumerate(ACCOUNT_STATE.names)})
+    packed = state + struct.pack(">qqq", 1, -2, 3) + b"end"
+    assert await any_store.execute("EVAL", source, 0, packed) == packed
 
 
 def test_a_record_is_packed_whole_or_not_at_all():
