@@ -172,11 +172,10 @@ class CallMachine(RuleBasedStateMachine):
         world = await World.start(self.url, path, store=PATIENT, orphan_policy=policy)
         if number == 0:
             await world.client.execute("FLUSHALL")
-        world.decks = {
+        world.decks |= {
             name: PriceList({prefix: rate.rate() for prefix, rate in deck.items()})
             for name, deck in DECKS.items()
         }
-        world.engine.context.decks = world.decks
         return world
 
     async def _open(self, name: str, parent: str | None, deck: str | None, credit: str) -> None:
