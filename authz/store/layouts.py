@@ -145,17 +145,17 @@ class Layout:
 #: Running state of an account: field `s` of its hash. Amounts in micros, times as named.
 ACCOUNT_STATE = Layout(
     "account_state",
-    """layout: u8, version: i64, sequence: i64,
+    """layout: i64, version: i64, sequence: i64,
     balance: i64, held: i64, used: i64,
-    calls: i32, calls_tollfree: i32, calls_premium: i32, calls_caribbean: i32,
-    calls_national: i32, calls_international: i32, calls_satellite: i32, calls_unknown: i32,
-    trunks_inbound: i32, trunks_outbound: i32, arrival_us: i64,
-    day: i32, day_spend: i64, month: i32, month_spend: i64,
-    day_mark: u8, month_mark: u8, trunks_event_at: u32,
-    low_at: u32, exhausted_at: u32, burst_event_at: u32,
-    recharge_pending: u32, recharge_at: u32, recharge_succeeded_at: u32,
-    recharge_failures: u32, recharge_month: i32, recharge_month_amount: i64,
-    recharge_number: u32""",
+    calls: i64, calls_tollfree: i64, calls_premium: i64, calls_caribbean: i64,
+    calls_national: i64, calls_international: i64, calls_satellite: i64, calls_unknown: i64,
+    trunks_inbound: i64, trunks_outbound: i64, arrival_us: i64,
+    day: i64, day_spend: i64, month: i64, month_spend: i64,
+    day_mark: i64, month_mark: i64, trunks_event_at: i64,
+    low_at: i64, exhausted_at: i64, burst_event_at: i64,
+    recharge_pending: i64, recharge_at: i64, recharge_succeeded_at: i64,
+    recharge_failures: i64, recharge_month: i64, recharge_month_amount: i64,
+    recharge_number: i64""",
     lazy_from="low_at",
 )
 
