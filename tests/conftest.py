@@ -14,11 +14,14 @@ import os
 import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 import uvloop
+from audit_helper import assert_clean_audit
 from hypothesis import settings
 from servers import DEFAULT_KIND, Server, ServerPool, find_servers
+from world import World
 
 from authz.store.client import StoreClient
 
@@ -105,3 +108,12 @@ async def any_store(any_store_url: str) -> AsyncIterator[StoreClient]:
     client = await StoreClient.connect(any_store_url)
     yield client
     await client.close()
+
+
+@pytest.fixture
+async def world(any_store_url: str, tmp_path: Path) -> AsyncIterator[World]:
+    """An empty business on every kind of store; each test that uses it ends with the audit."""
+    world = await World.start(any_store_url, tmp_path)
+    yield world
+    await assert_clean_audit(world.client)
+    await world.close()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
+from authz.config import CallSettings
 from authz.engine.plans import Plan
 from authz.model import Denial, Grant, GrantLeg, SettledLeg, Settlement
 from authz.money import format_amount
@@ -11,6 +14,7 @@ from authz.reasons import BILLING_OF, REASONS, Billing, CallClass, Direction, Re
 from authz.store.accounts import Account, Chain
 
 _EXTEND_AHEAD_SECONDS_MAX = 15
+_OK = REASONS["ok"].name
 
 
 def extend_at(seconds: int | None, used_seconds: int, sign_of_life_seconds: int) -> int:
@@ -62,66 +66,44 @@ def denial(
     )
 
 
-def emergency_grant(
+def grant(
+    calls: CallSettings,
     call_id: str,
+    call_class: CallClass,
     number: str,
-    used_seconds: int,
-    sign_of_life_seconds: int,
-    ring_seconds: int,
     *,
+    seconds: int | None = None,
+    used_seconds: int = 0,
+    final: bool = False,
+    legs: tuple[GrantLeg, ...] = (),
+    degraded: bool = False,
     dry_run: bool = False,
 ) -> Grant:
-    """Return the grant of a call that nothing may refuse or end."""
+    """Return a grant until `seconds` after answer; None: nothing limits the call.
+
+    Without legs it was given without the store: to an emergency call, or `degraded`.
+    """
     return Grant(
         call_id=call_id,
         allowed=True,
-        reason=REASONS["ok"].name,
-        class_=CallClass.EMERGENCY.label,
+        reason=_OK,
+        class_=call_class.label,
         number=number,
-        seconds=None,
-        final=False,
-        extend_at=extend_at(None, used_seconds, sign_of_life_seconds),
-        ring_seconds=ring_seconds,
-        legs=(),
+        seconds=seconds,
+        final=final,
+        extend_at=extend_at(seconds, used_seconds, calls.sign_of_life_seconds),
+        ring_seconds=calls.ring_seconds,
+        legs=legs,
+        degraded=degraded,
         dry_run=dry_run,
     )
 
 
-def unenforced(
-    refused: Denial, number: str, used_seconds: int, sign_of_life_seconds: int, ring_seconds: int
-) -> Grant:
+def unenforced(calls: CallSettings, refused: Denial, number: str, used_seconds: int = 0) -> Grant:
     """Return the grant that stands for a denial where denials are not enforced."""
-    return Grant(
-        call_id=refused.call_id,
-        allowed=True,
-        reason=refused.reason,
-        class_=refused.class_ or CallClass.UNKNOWN.label,
-        number=number,
-        seconds=None,
-        final=False,
-        extend_at=extend_at(None, used_seconds, sign_of_life_seconds),
-        ring_seconds=ring_seconds,
-        legs=(),
-        enforced=False,
-    )
-
-
-def degraded_grant(
-    plan: Plan, seconds: int | None, used_seconds: int, sign_of_life_seconds: int, ring_seconds: int
-) -> Grant:
-    """Return a grant that was given without the store."""
-    return Grant(
-        call_id=plan.call_id,
-        allowed=True,
-        reason=REASONS["ok"].name,
-        class_=plan.call_class.label,
-        number=plan.number,
-        seconds=seconds,
-        final=False,
-        extend_at=extend_at(seconds, used_seconds, sign_of_life_seconds),
-        ring_seconds=ring_seconds,
-        legs=(),
-        degraded=True,
+    allowed = grant(calls, refused.call_id, CallClass.UNKNOWN, number, used_seconds=used_seconds)
+    return msgspec.structs.replace(
+        allowed, reason=refused.reason, class_=refused.class_ or allowed.class_, enforced=False
     )
 
 

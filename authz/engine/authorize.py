@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from authz.engine.answers import denial, extend_at, grant_legs
-from authz.engine.calls import Call
+from authz.engine.answers import denial, grant, grant_legs
+from authz.engine.calls import Call, plan_of
 from authz.engine.clock import monotonic_us
 from authz.engine.context import ATTEMPTS_MAX, Context
 from authz.engine.plans import Plan, pack_tail, plan_from_record, request_digest
@@ -83,21 +83,8 @@ class _Offer:
 
     def plan(self, billings: tuple[Billing, ...]) -> Plan:
         """Return what to remember of the call."""
-        call, request = self.call, self.call.request
-        return Plan(
-            account=request.account,
-            call_id=request.call_id,
-            attempt=call.attempt,
-            call_class=call.call_class,
-            direction=call.direction,
-            number=call.number,
-            dialled=request.to,
-            switch=request.switch or "",
-            rates=self.terms.rates,
-            billings=billings,
-            authorized_at=self.now - self.terms.used_seconds,
-            rate_number=request.rate_number,
-        )
+        authorized_at = self.now - self.terms.used_seconds
+        return plan_of(self.call, authorized_at, self.terms.rates, billings)
 
 
 async def authorize(context: Context, call: Call) -> Grant | Denial:
@@ -234,16 +221,14 @@ def _answer(
     if not request.dry_run:
         context.memory.put(plan)
         _count(context, plan, chain, seconds, offer.terms.used_seconds)
-    return Grant(
-        call_id=request.call_id,
-        allowed=True,
-        reason=REASONS["ok"].name,
-        class_=call.call_class.label,
-        number=call.number,
+    return grant(
+        calls,
+        request.call_id,
+        call.call_class,
+        call.number,
         seconds=seconds,
+        used_seconds=offer.terms.used_seconds,
         final=bool(final),
-        extend_at=extend_at(seconds, offer.terms.used_seconds, calls.sign_of_life_seconds),
-        ring_seconds=calls.ring_seconds,
         legs=grant_legs(chain.accounts, plan, values, offer.now),
         dry_run=request.dry_run,
     )

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from authz.engine.plans import Plan
 from authz.engine.quotes import LegQuote
 from authz.model import AuthorizeRequest
-from authz.reasons import CLASS_OF, DIRECTIONS, CallClass, Direction
+from authz.reasons import CLASS_OF, DIRECTIONS, Billing, CallClass, Direction
 from authz.store.accounts import Account
 from authz_ext.rating import Rate
 
@@ -71,3 +72,30 @@ def is_trunk_covered(call: Call, account: Account, quote: LegQuote) -> bool:
     if call.direction == Direction.INBOUND and call.call_class == CallClass.TOLLFREE:
         return False
     return account.has_trunks and quote.leg_class(call.call_class) in account.trunk_classes
+
+
+def plan_of(
+    call: Call,
+    authorized_at: int,
+    rates: tuple[Rate | None, ...] = (),
+    billings: tuple[Billing, ...] = (),
+    *,
+    in_store: bool = True,
+) -> Plan:
+    """Return what to remember of a call; without billings it is priced when it is settled."""
+    request = call.request
+    return Plan(
+        account=request.account,
+        call_id=request.call_id,
+        attempt=call.attempt,
+        call_class=call.call_class,
+        direction=call.direction,
+        number=call.number,
+        dialled=request.to,
+        switch=request.switch or "",
+        rates=rates,
+        billings=billings,
+        authorized_at=authorized_at,
+        in_store=in_store,
+        rate_number=request.rate_number,
+    )

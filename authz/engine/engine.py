@@ -17,14 +17,13 @@ from authz.config import Settings
 from authz.engine import authorize as authorizing
 from authz.engine import reserve as reserving
 from authz.engine import settle as settling
-from authz.engine.answers import degraded_grant, denial, emergency_grant, unenforced
-from authz.engine.calls import Call, make_call
+from authz.engine.answers import denial, grant, unenforced
+from authz.engine.calls import Call, make_call, plan_of
 from authz.engine.clock import parse_moment
 from authz.engine.context import Context
 from authz.engine.failure import OutagePolicy
 from authz.engine.inspect import call_state
 from authz.engine.orphans import orphan_switch
-from authz.engine.plans import Plan
 from authz.engine.quotes import Decks
 from authz.engine.spool import Spool, SpooledSettle
 from authz.engine.spool_replay import Booking, DeadLetter
@@ -100,12 +99,17 @@ class Engine:
         if isinstance(answer, Grant):
             return answer
         calls = self._settings.calls
-        terms = request.used_seconds, calls.sign_of_life_seconds, calls.ring_seconds
         if emergency_number is not None:
-            return emergency_grant(request.call_id, emergency_number, *terms)
+            return grant(
+                calls,
+                request.call_id,
+                CallClass.EMERGENCY,
+                emergency_number,
+                used_seconds=request.used_seconds,
+            )
         if not self._is_enforced(request.account):
             number = self.context.rules.normalize(request.to) if request.to else ""
-            return unenforced(answer, number, *terms)
+            return unenforced(calls, answer, number, request.used_seconds)
         return answer
 
     async def settle(self, request: SettleRequest) -> Settlement | Spooled:
@@ -180,16 +184,15 @@ class Engine:
 
     def _emergency(self, call: Call) -> Grant:
         """Allow at once, before any I/O; the record follows."""
-        request, calls = call.request, self._settings.calls
+        request = call.request
         if not request.dry_run:
             self._remember_outside(call)
             self._in_background(self._record_emergency(call))
-        return emergency_grant(
+        return grant(
+            self._settings.calls,
             request.call_id,
+            call.call_class,
             call.number,
-            0,
-            calls.sign_of_life_seconds,
-            calls.ring_seconds,
             dry_run=request.dry_run,
         )
 
@@ -230,7 +233,7 @@ class Engine:
         return self._settings.calls.enforce and (chain is None or chain.accounts[0].config.enforce)
 
     def _denied(self, call: Call, refused: Denial) -> Grant | Denial:
-        request, calls = call.request, self._settings.calls
+        request = call.request
         log.event(
             "call_denied",
             level="debug",
@@ -244,28 +247,11 @@ class Engine:
         # A refused repeat must not hide the call that runs under this id.
         if not request.dry_run and (known is None or not known.in_store):
             self._remember_outside(call)
-        return unenforced(refused, call.number, 0, calls.sign_of_life_seconds, calls.ring_seconds)
+        return unenforced(self._settings.calls, refused, call.number)
 
-    def _remember_outside(self, call: Call) -> Plan:
+    def _remember_outside(self, call: Call) -> None:
         """Remember a call that runs without a record, so that its settle can be booked."""
-        request = call.request
-        plan = Plan(
-            account=request.account,
-            call_id=request.call_id,
-            attempt=call.attempt,
-            call_class=call.call_class,
-            direction=call.direction,
-            number=call.number,
-            dialled=request.to,
-            switch=request.switch or "",
-            rates=(),
-            billings=(),
-            authorized_at=self.context.clock.now(),
-            in_store=False,
-            rate_number=request.rate_number,
-        )
-        self.context.memory.put(plan)
-        return plan
+        self.context.memory.put(plan_of(call, self.context.clock.now(), in_store=False))
 
     # The store is away.
 
@@ -282,8 +268,10 @@ class Engine:
                 if not request.dry_run and not isinstance(error, NotExecuted):
                     self._in_background(self._release(call))
                 return self._denied(call, self._refusal(call, "store_unavailable"))
-        plan = self._remember_outside(call)
-        return degraded_grant(plan, seconds, 0, calls.sign_of_life_seconds, calls.ring_seconds)
+        self._remember_outside(call)
+        return grant(
+            calls, request.call_id, call.call_class, call.number, seconds=seconds, degraded=True
+        )
 
     def _refusal(self, call: Call, reason: str) -> Denial:
         request = call.request
@@ -343,22 +331,14 @@ class Engine:
         elif request.to is not None:
             number, class_code = self.context.rules.classify(request.to)
             call_class = CallClass(class_code)
-        known = plan or Plan(
-            account=request.account,
-            call_id=request.call_id,
-            attempt=0,
-            call_class=call_class,
-            direction=direction,
-            number=number,
-            dialled=request.to or "",
-            switch=request.switch or "",
-            rates=(),
-            billings=(),
-            authorized_at=0,
-        )
-        seconds = min(request.used_seconds + calls.chunk_seconds, SECONDS_MAX)
-        return degraded_grant(
-            known, seconds, request.used_seconds, calls.sign_of_life_seconds, calls.ring_seconds
+        return grant(
+            calls,
+            request.call_id,
+            call_class,
+            number,
+            seconds=min(request.used_seconds + calls.chunk_seconds, SECONDS_MAX),
+            used_seconds=request.used_seconds,
+            degraded=True,
         )
 
     async def _spool(self, request: SettleRequest, error: StoreError) -> Spooled:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from authz.engine.answers import denial, extend_at, grant_legs
+from authz.engine.answers import denial, grant, grant_legs
 from authz.engine.authorize import authorize
 from authz.engine.calls import make_call
 from authz.engine.clock import monotonic_us
@@ -235,15 +235,13 @@ def _answer(context: Context, extension: _Extension, reply: list[Any]) -> Grant 
     lasting = calls.sign_of_life_seconds if seconds is None else seconds - request.used_seconds
     until_us = monotonic_us() + (lasting + calls.grace_seconds) * 1_000_000
     context.gate.renewed((plan.account, plan.call_id), until_us)
-    return Grant(
-        call_id=request.call_id,
-        allowed=True,
-        reason=REASONS["ok"].name,
-        class_=plan.call_class.label,
-        number=plan.number,
+    return grant(
+        calls,
+        request.call_id,
+        plan.call_class,
+        plan.number,
         seconds=seconds,
+        used_seconds=request.used_seconds,
         final=bool(final),
-        extend_at=extend_at(seconds, request.used_seconds, calls.sign_of_life_seconds),
-        ring_seconds=calls.ring_seconds,
         legs=grant_legs(chain.accounts, plan, values, extension.now),
     )

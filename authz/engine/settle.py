@@ -9,7 +9,7 @@ import msgspec
 
 from authz import log
 from authz.engine.answers import settlement
-from authz.engine.calls import is_trunk_covered, make_call, pinned_rate
+from authz.engine.calls import is_trunk_covered, make_call, pinned_rate, plan_of
 from authz.engine.clock import parse_moment
 from authz.engine.context import ATTEMPTS_MAX, Context
 from authz.engine.plans import Plan, plan_from_record
@@ -206,19 +206,8 @@ def _plan_of_unknown(
         else Billing.PER_MINUTE
         for account, quote in zip(chain.accounts, quotes, strict=True)
     )
-    return Plan(
-        account=request.account,
-        call_id=request.call_id,
-        attempt=_NO_ATTEMPT,
-        call_class=call.call_class,
-        direction=call.direction,
-        number=call.number,
-        dialled=to,
-        switch="",
-        rates=tuple(pinned_rate(call, quote) for quote in quotes),
-        billings=billings,
-        authorized_at=0,
-    )
+    rates = tuple(pinned_rate(call, quote) for quote in quotes)
+    return plan_of(call, 0, rates, billings, in_store=False)
 
 
 async def _book(

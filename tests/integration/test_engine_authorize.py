@@ -5,21 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from audit_helper import assert_clean_audit
 from world import RETAIL, TOLLFREE, UK, US, PriceList, World, make_row, per_minute
 
 from authz.errors import CallUnknown
 from authz.model import Grant, Trunks
 from authz.reasons import CallClass
-
-
-@pytest.fixture
-async def world(any_store_url, tmp_path):
-    """An empty business; every test that uses it ends with the audit."""
-    world = await World.start(any_store_url, tmp_path)
-    yield world
-    await assert_clean_audit(world.client)
-    await world.close()
 
 
 async def test_a_call_is_held_on_every_leg(world):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from audit_helper import assert_clean_audit
 from world import TOLLFREE, UK, US, PriceList, World, per_minute
 
 from authz.config import FailureSettings
@@ -13,15 +12,6 @@ from authz.model import Denial, Grant, LowBalance, Trunks
 from authz.store import keys
 from authz.store.records import CallRecord, unpack_call
 from authz_ext.rating import Rate, Tier, Window
-
-
-@pytest.fixture
-async def world(any_store_url, tmp_path):
-    """An empty business; every test that uses it ends with the audit."""
-    world = await World.start(any_store_url, tmp_path)
-    yield world
-    await assert_clean_audit(world.client)
-    await world.close()
 
 
 @pytest.fixture

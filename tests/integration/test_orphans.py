@@ -20,15 +20,6 @@ FORTY_MINUTES_MS = 2_400_000
 
 
 @pytest.fixture
-async def world(any_store_url, tmp_path):
-    """An empty business; every test that uses it ends with the audit."""
-    world = await World.start(any_store_url, tmp_path)
-    yield world
-    await assert_clean_audit(world.client)
-    await world.close()
-
-
-@pytest.fixture
 async def other(world, any_store_url, tmp_path):
     """A second daemon on the same store."""
     other = await World.start(any_store_url, tmp_path / "other")
