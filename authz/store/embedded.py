@@ -217,6 +217,8 @@ class EmbeddedStore:
             "appendfsync": self._appendfsync,
             # A rewrite must not weaken what appendfsync promises.
             "no-appendfsync-on-rewrite": "no",
+            # A rewrite forks the store and rivals with it for disk and core: seldom, then.
+            "auto-aof-rewrite-min-size": "512mb",
             # A torn last record after a power cut is cut off; anything before it is kept.
             "aof-load-truncated": "yes",
             # The append-only log is the one copy; snapshots would only cost forks.
