@@ -9,7 +9,9 @@ from authz.engine.accounts import AccountService
 from authz.engine.balances import BalanceView, read_balance
 from authz.engine.clock import StoreClock
 from authz.engine.postings import (
+    CreditKind,
     CreditRequest,
+    DebitKind,
     DebitRequest,
     Posted,
     PostingRefused,
@@ -47,7 +49,7 @@ class Books:
         self,
         account: str,
         amount: str | None,
-        kind: str = "payment",
+        kind: CreditKind = "payment",
         reference: str | None = None,
         **fields: Any,
     ) -> Posted:
@@ -56,7 +58,7 @@ class Books:
             account,
             CreditRequest(
                 amount=amount,
-                kind=kind,  # type: ignore[arg-type]
+                kind=kind,
                 reference=reference or self.new_reference(),
                 **fields,
             ),
@@ -68,7 +70,7 @@ class Books:
         self,
         account: str,
         amount: str,
-        kind: str = "manual",
+        kind: DebitKind = "manual",
         reference: str | None = None,
         **fields: Any,
     ) -> Posted | PostingRefused:
@@ -77,13 +79,15 @@ class Books:
             account,
             DebitRequest(
                 amount=amount,
-                kind=kind,  # type: ignore[arg-type]
+                kind=kind,
                 reference=reference or self.new_reference(),
                 **fields,
             ),
         )
 
-    async def debit(self, account: str, amount: str, kind: str = "manual", **fields: Any) -> Posted:
+    async def debit(
+        self, account: str, amount: str, kind: DebitKind = "manual", **fields: Any
+    ) -> Posted:
         """Book a debit that must pass."""
         posted = await self.try_debit(account, amount, kind, **fields)
         assert isinstance(posted, Posted)

@@ -105,9 +105,16 @@ async def serve(url: str, directory: Path, admin: AdminSettings) -> AsyncIterato
 
 
 @pytest.fixture
-async def api(store_url: str, tmp_path: Path) -> AsyncIterator[Api]:
+async def unaudited_api(store_url: str, tmp_path: Path) -> AsyncIterator[Api]:
+    """For tests that end without a store."""
     async with serve(store_url, tmp_path, AdminSettings()) as one:
         yield one
+
+
+@pytest.fixture
+async def api(unaudited_api: Api) -> AsyncIterator[Api]:
+    yield unaudited_api
+    await assert_clean_audit(unaudited_api.engine.context.client)
 
 
 async def call(
@@ -396,9 +403,9 @@ async def test_without_a_token_no_web_page_gets_in(
     assert answer[:2] == (403, reason)
 
 
-async def test_a_store_that_is_away_is_said_to_be(api: Api) -> None:
-    await api.engine.context.client.close()
-    status, document = await api.ask("GET", "/v1/accounts")
+async def test_a_store_that_is_away_is_said_to_be(unaudited_api: Api) -> None:
+    await unaudited_api.engine.context.client.close()
+    status, document = await unaudited_api.ask("GET", "/v1/accounts")
     assert (status, document["reason"]) == (503, "store_unavailable")
 
 

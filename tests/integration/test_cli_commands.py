@@ -69,14 +69,21 @@ def plain_logging() -> Iterator[None]:
 
 
 @pytest.fixture
-def cli(
+def unaudited_cli(
     store_url: str,
     plain_logging: None,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Cli:
+    """For tests that damage the store on purpose."""
     monkeypatch.setenv("AUTHZ_STORE__URL", store_url)
     return Cli(capsys)
+
+
+@pytest.fixture
+def cli(unaudited_cli: Cli, store_url: str) -> Iterator[Cli]:
+    yield unaudited_cli
+    on_store(store_url, assert_clean_audit)
 
 
 @pytest.fixture
@@ -305,28 +312,28 @@ def test_closed_hashes_and_references_are_shown(cli: Cli, store_url: str, tmp_pa
         cli.ok("show", name)
 
 
-def test_a_damaged_record_is_shown_as_it_is(cli: Cli, store_url: str) -> None:
-    cli.ok("account", "create", "acme")
+def test_a_damaged_record_is_shown_as_it_is(unaudited_cli: Cli, store_url: str) -> None:
+    unaudited_cli.ok("account", "create", "acme")
     key = keys.account(keys.tag_of_root("acme"), "acme")
     on_store(store_url, lambda client: client.execute("HSET", key, "s", b"\x00\x01"))
-    state = cli.json("show", key.decode())["value"]["s"]
+    state = unaudited_cli.json("show", key.decode())["value"]["s"]
     assert state["hex"] == "0001"
     assert "2 bytes" in state["unreadable"]
 
 
-def test_the_audit_finds_what_is_wrong(cli: Cli, deck_file: Path, store_url: str) -> None:
-    pair(cli, deck_file)
-    assert cli.json("audit")["findings"] == []
-    assert "0 findings in 64 buckets: 2 accounts" in cli.ok("audit")
+def test_the_audit_finds_what_is_wrong(unaudited_cli: Cli, deck_file: Path, store_url: str) -> None:
+    pair(unaudited_cli, deck_file)
+    assert unaudited_cli.json("audit")["findings"] == []
+    assert "0 findings in 64 buckets: 2 accounts" in unaudited_cli.ok("audit")
     tag = keys.tag_of_root("acme")
     bucket = keys.TAGS.index(tag)
-    assert cli.json("audit", "--bucket", str(bucket))["accounts"] == 2
+    assert unaudited_cli.json("audit", "--bucket", str(bucket))["accounts"] == 2
     on_store(store_url, lambda client: client.execute("DEL", keys.ledger(tag)))
-    status, out, err = cli.run("audit")
+    status, out, err = unaudited_cli.run("audit")
     assert status == 1
     assert "acme-sales" in out
     assert "Amounts are micros" in err
-    status, out, _ = cli.run("audit", "--bucket", str(bucket), "--json")
+    status, out, _ = unaudited_cli.run("audit", "--bucket", str(bucket), "--json")
     assert (status, bool(json.loads(out)["findings"])) == (1, True)
 
 
