@@ -10,8 +10,11 @@ from typing import Any
 
 import aiohttp
 import pytest
+from audit_helper import assert_clean_audit
 from daemons import Daemon
 from processes import is_alive
+
+from authz.store.client import StoreClient
 
 Start = Callable[..., Awaitable[Daemon]]
 
@@ -56,6 +59,15 @@ async def authorize(authz: Daemon, http: aiohttp.ClientSession, call_id: str) ->
     return await ask(http, "POST", f"{authz.hook}/v1/authorize", body)
 
 
+async def audit(store_url: str) -> None:
+    """Prove the books of a running daemon's store."""
+    client = await StoreClient.connect(store_url)
+    try:
+        await assert_clean_audit(client)
+    finally:
+        await client.close()
+
+
 async def test_it_serves_switches_and_operators(start: Start, http: aiohttp.ClientSession) -> None:
     authz = await start("--workers", "2")
     assert (await ask(http, "GET", f"{authz.hook}/readyz"))["status"] == "ready"
@@ -68,6 +80,7 @@ async def test_it_serves_switches_and_operators(start: Start, http: aiohttp.Clie
     settled = await ask(http, "POST", f"{authz.hook}/v1/settle", end)
     assert settled["settled"] is True
     assert (await authorize(authz, http, "c3"))["allowed"] is True
+    await audit(authz.store_url)
     assert await authz.stop() == 0
     assert not is_alive(authz.store_pid)
 
@@ -84,6 +97,7 @@ async def test_what_was_booked_survives_a_kill_of_the_supervisor(
     assert [event["pid"] for event in authz.logged("store_adopted")] == [store_pid]
     balance = await ask(http, "GET", f"{authz.admin}/v1/accounts/acme/balance")
     assert (balance["balance"], balance["calls"]) == ("12.5", 1)
+    await audit(authz.store_url)
     assert await authz.stop() == 0
     assert not is_alive(store_pid)
 
@@ -99,3 +113,4 @@ async def test_two_daemons_share_one_store(
     assert (refused["allowed"], refused["reason"]) == (False, "no_rate")
     state = await ask(http, "GET", f"{other.hook}/v1/calls/c1?account=acme")
     assert state["state"] == "open"
+    await audit(store_url)
