@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from authz.config import NumberSettings
+from authz.config.sections import NumberSettings
 from authz.errors import ConfigError
 from authz.reasons import CLASSES, CallClass
 from authz_ext.numbers import NumberRules

@@ -10,7 +10,8 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from authz.config import CallSettings, FailureSettings, Settings, SpoolSettings, StoreSettings
+from authz.config import Settings
+from authz.config.sections import CallSettings, FailureSettings, SpoolSettings, StoreSettings
 from authz.engine.accounts import AccountService
 from authz.engine.engine import Engine
 from authz.engine.orphans import Sweeper

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from msgspec import Struct
 
 from authz.admin.messages import DeckImportQuery
-from authz.config import DeckSettings
+from authz.config.sections import DeckSettings
 from authz.engine.clock import format_moment
 from authz.errors import InvalidInput
 from authz.rating.compiled import CompiledDeck, DeckFacts, compile_deck

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from authz import config_docs
 from authz.cli.main import Invocation
 from authz.cli.output import json_option, print_hint, print_json, print_table
+from authz.config import docs as config_docs
 
 
 @click.command("config")

@@ -62,7 +62,7 @@ class Invocation:
         """
         # Not at the top: the help needs no settings.
         from authz.config import load_with_origins
-        from authz.config_load import Written
+        from authz.config.load import Written
 
         overrides = {
             key: Written(value, option)

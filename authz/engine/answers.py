@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from authz.config import CallSettings
+from authz.config.sections import CallSettings
 from authz.engine.plans import Plan
 from authz.model import Denial, Grant, GrantLeg, SettledLeg, Settlement
 from authz.money import format_amount

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from authz.config import FailureSettings
+from authz.config.sections import FailureSettings
 
 
 class OutagePolicy:

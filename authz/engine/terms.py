@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any, Final
 
-from authz.config import CallSettings
+from authz.config.sections import CallSettings
 from authz.engine.calls import Call, is_trunk_covered, pinned_rate
 from authz.engine.plans import pack_rates
 from authz.engine.quotes import Decks, Rows, find_rows, quote_row

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from authz.config import Settings
-from authz.config_fields import split_address
+from authz.config.fields import split_address
 from authz.errors import ConfigError
 from authz.hooks import access
 

@@ -13,7 +13,7 @@ import pytest
 from audit_helper import assert_clean_audit
 from world import UK, US, PriceList, World, per_minute
 
-from authz.config import StoreSettings
+from authz.config.sections import StoreSettings
 from authz.engine.orphans import claim
 from authz.errors import SettledDifferently
 from authz.model import Denial, Grant, Settlement, Trunks

@@ -17,7 +17,8 @@ from audit_helper import assert_clean_audit
 from authz.admin.app import create_app
 from authz.admin.handlers import ROUTES
 from authz.admin.services import Services
-from authz.config import AdminSettings, CallSettings, Settings
+from authz.config import Settings
+from authz.config.sections import AdminSettings, CallSettings
 from authz.engine.engine import Engine
 from authz.engine.spool import Spool
 from authz.model import AuthorizeRequest, Grant, SettleRequest

@@ -13,7 +13,8 @@ import pytest
 from processes import until
 from servers import Server
 
-from authz.config import ServerSettings, Settings
+from authz.config import Settings
+from authz.config.sections import ServerSettings
 from authz.errors import ConfigError
 from authz.rating.deck import Deck
 from authz.server.engine_host import EngineHost

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from world import TOLLFREE, UK, US, PriceList, World, per_minute
 
-from authz.config import FailureSettings
+from authz.config.sections import FailureSettings
 from authz.model import Denial, Grant, LowBalance, Trunks
 from authz.store import keys
 from authz.store.records import CallRecord, unpack_call

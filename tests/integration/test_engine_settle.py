@@ -10,7 +10,7 @@ import redis
 from audit_helper import assert_clean_audit
 from world import TOLLFREE, UK, US, PriceList, World, make_row, per_minute
 
-from authz.config import StoreSettings
+from authz.config.sections import StoreSettings
 from authz.errors import CallUnknown, InvalidInput, SettledDifferently
 from authz.model import AutoRecharge, Grant, LowBalance, Trunks
 from authz.money import parse_amount

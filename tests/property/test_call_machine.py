@@ -38,7 +38,7 @@ from hypothesis.stateful import (
 from rate_twin import RateTwin, TierTwin, WindowTwin
 from world import TOLLFREE, UK, US, PriceList, World
 
-from authz.config import StoreSettings
+from authz.config.sections import StoreSettings
 from authz.engine.orphans import claim
 from authz.engine.postings import CreditRequest, DebitRequest, Posted, PostingRefused
 from authz.errors import CallUnknown, Conflict, SettledDifferently

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from authz import config_docs
 from authz.config import (
-    NumberRule,
     Settings,
     all_settings,
     decode_settings,
@@ -18,8 +16,10 @@ from authz.config import (
     load_settings,
     load_with_origins,
 )
-from authz.config_fields import FORMATS, split_address
-from authz.config_load import Written
+from authz.config import docs as config_docs
+from authz.config.fields import FORMATS, split_address
+from authz.config.load import Written
+from authz.config.sections import NumberRule
 from authz.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -248,4 +248,4 @@ def test_every_commented_default_of_the_file_is_valid(tmp_path: Path) -> None:
 
 def test_the_document_is_up_to_date() -> None:
     written = (ROOT / "docs" / "settings.md").read_text()
-    assert written == config_docs.markdown(), "run python -m authz.config_docs > docs/settings.md"
+    assert written == config_docs.markdown(), "run python -m authz.config.docs > docs/settings.md"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authz.config import NORTH_AMERICAN_RULES, ClassRule, NumberRule, NumberSettings
+from authz.config.sections import NORTH_AMERICAN_RULES, ClassRule, NumberRule, NumberSettings
 from authz.errors import ConfigError
 from authz.numbers import AREA_CLASSES, COUNTRY_CLASSES, default_rules, rules_from_settings
 from authz.reasons import CallClass

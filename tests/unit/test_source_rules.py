@@ -200,9 +200,11 @@ class Layer(NamedTuple):
     forbidden: tuple[str, ...]
 
 
-_ADAPTERS = ("authz.hooks", "authz.admin", "authz.agents", "authz.events")
+_ADAPTERS = ("authz.hooks", "authz.admin", "authz.events", "authz.metrics")
 _FRONT = ("authz.cli", "authz.server", "authz.demo")
-_WORDS_ONLY = ("authz.store", "authz.rating", "authz.engine", "authz.ledger", *_ADAPTERS, *_FRONT)
+#: What stands beside the engine: it reads what the store holds, and the engine knows none of it.
+_BESIDE = ("authz.ledger", *_ADAPTERS)
+_WORDS_ONLY = ("authz.store", "authz.rating", "authz.engine", *_BESIDE, *_FRONT)
 _NETWORK = ("aiohttp", "httptools", "click", "rich")
 #: adapters -> engine -> store, rating -> ext.
 LAYERS = (
@@ -214,16 +216,18 @@ LAYERS = (
             "errors",
             "model",
             "numbers",
-            "config",
             "log",
             "problems",
             "validation",
         )
     ),
     Layer("ext", ("authz", "asyncio", *_NETWORK)),
-    Layer("authz/store", ("authz.rating", "authz.engine", *_ADAPTERS, *_FRONT, *_NETWORK)),
-    Layer("authz/rating", ("authz.engine", *_ADAPTERS, *_FRONT, *_NETWORK)),
-    Layer("authz/engine", (*_ADAPTERS, *_FRONT, *_NETWORK)),
+    Layer("authz/config", (*_WORDS_ONLY, *_NETWORK)),
+    Layer("authz/store", ("authz.rating", "authz.engine", *_BESIDE, *_FRONT, *_NETWORK)),
+    Layer("authz/rating", ("authz.engine", *_BESIDE, *_FRONT, *_NETWORK)),
+    Layer("authz/engine", (*_BESIDE, *_FRONT, *_NETWORK)),
+    Layer("authz/ledger", ("authz.engine", "authz.rating", *_ADAPTERS, *_FRONT, *_NETWORK)),
+    Layer("authz/events", ("authz.hooks", "authz.admin", *_FRONT, "click", "rich")),
     Layer("authz/hooks", ("authz.admin", *_FRONT, "click", "rich")),
     Layer("authz/admin", ("authz.hooks", *_FRONT, "click", "rich")),
     Layer("authz", ("tests", "loadtest", "Cython", "setuptools")),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from world import RETAIL, US, WHOLESALE, PriceList, per_minute
 
-from authz.config import CallSettings
+from authz.config.sections import CallSettings
 from authz.engine import terms as module
 from authz.engine.calls import Call
 from authz.engine.terms import Terms, TermsBook

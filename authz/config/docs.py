@@ -1,6 +1,6 @@
 """The settings for people to read: rows of `authz config`, a TOML file, docs/settings.md.
 
-`python -m authz.config_docs` prints docs/settings.md; a test compares the two.
+`python -m authz.config.docs` prints docs/settings.md; a test compares the two.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 
 from authz import log
 from authz.config import LoadedSettings, Settings, all_settings
-from authz.config_fields import Setting, item_fields, sections_of
+from authz.config.fields import Setting, item_fields, sections_of
 
 _HIDDEN: Final = "(set, not shown)"
 _LINE_COLUMNS: Final = 96
@@ -85,7 +85,7 @@ def markdown() -> str:
     lines = [
         "# Settings",
         "",
-        "Generated from `authz/config.py` by `python -m authz.config_docs`.",
+        "Generated from `authz/config/` by `python -m authz.config.docs`.",
         "",
         "A setting is looked for in this order: the option of a command, the environment, the",
         "TOML file given by `--config` or `AUTHZ_CONFIG`, the default. `hook.listen` is `listen`",

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from authz.config_fields import FORMATS, VARIABLE_PREFIX, Setting
+from authz.config.fields import FORMATS, VARIABLE_PREFIX, Setting
 from authz.errors import ConfigError
 
 _SECRET_BYTES_MAX: Final = 65_536
