@@ -14,7 +14,8 @@ from typing import Final, TypeVar
 from authz.admin.messages import DeckImportQuery
 from authz.admin.services import Services
 from authz.cli.session import open_session
-from authz.config import Settings, StoreSettings
+from authz.config import Settings
+from authz.config.sections import StoreSettings
 from authz.engine.postings import CreditRequest
 from authz.money import format_amount, parse_amount
 from loadtest.plan import CallKind
