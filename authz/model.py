@@ -62,7 +62,7 @@ class SettleRequest(Struct, forbid_unknown_fields=True, frozen=True, gc=False):
     call_id: CallId
     account: AccountId
     seconds: Seconds
-    hangup_cause: Annotated[str, Meta(max_length=64)] | None = None
+    hangup_cause: Annotated[str, Meta(max_length=64, pattern=r"^[^\x00-\x1f\x7f]*\Z")] | None = None
     answered_at: Moment | None = None
     ended_at: Moment | None = None
     to: Dialled | None = None

@@ -124,7 +124,7 @@ class Books:
         """Return every ledger entry of the account's bucket, oldest first."""
         stream = keys.ledger(await self.tag(account))
         entries = await self.client.execute("XRANGE", stream, "-", "+")
-        return [unpack_ledger_entry(fields[1]) for _, fields in entries]
+        return [unpack_ledger_entry(entry_id, fields[1]) for entry_id, fields in entries]
 
     async def events(self, account: str) -> list[dict[str, str]]:
         """Return the events of one account, oldest first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any, Final
@@ -88,7 +89,8 @@ async def _stream(client: StoreClient, key: bytes, kind: str) -> dict[str, Any]:
     for entry_id, flat in entries:
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
         if kind == "ledger":
-            latest[_text(entry_id)] = _decoded(_ledger_entry, fields[b"e"])
+            decode = functools.partial(_ledger_entry, entry_id)
+            latest[_text(entry_id)] = _decoded(decode, fields[b"e"])
         else:
             latest[_text(entry_id)] = {_text(name): _text(data) for name, data in fields.items()}
     return {"entries": total, "value": latest}
@@ -161,8 +163,8 @@ def _tombstone(data: bytes) -> dict[str, Any]:
     }
 
 
-def _ledger_entry(data: bytes) -> dict[str, Any]:
-    entry = unpack_ledger_entry(data)
+def _ledger_entry(entry_id: bytes, data: bytes) -> dict[str, Any]:
+    entry = unpack_ledger_entry(entry_id, data)
     return {
         **entry._asdict(),
         "kind": entry.kind.label,

@@ -87,7 +87,7 @@ class LedgerWalk:
         self._last_id = entry_id
         self.entries += 1
         try:
-            entry = unpack_ledger_entry(packed)
+            entry = unpack_ledger_entry(entry_id, packed)
         except (InvariantError, struct.error, IndexError, ValueError) as error:
             self._report("", "ledger entry", "readable", f"{entry_id.decode()}: {error}")
             return

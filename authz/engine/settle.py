@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from authz import log
+from authz.causes import shorten_cause
 from authz.engine.answers import settlement
 from authz.engine.calls import is_trunk_covered, make_call, pinned_rate, plan_of
 from authz.engine.clock import parse_moment
@@ -143,7 +144,7 @@ async def _settle(
             keys.member_digest(member),
             member,
             pack_costs(costs),
-            ledger_strings(chain.ids, request.call_id, number, request.hangup_cause or ""),
+            _strings(chain, request, number),
             *_limits(context, chain, plan),
         ],
         context.settings.store.settle_deadline_ms,
@@ -224,11 +225,16 @@ async def _book(
             keys.call_digest(request.account, request.call_id),
             bytes(known.billings),
             pack_costs(known.costs(request.seconds, answered_at)),
-            ledger_strings(chain.ids, request.call_id, known.number, request.hangup_cause or ""),
+            _strings(chain, request, known.number),
             *_limits(context, chain, known),
         ],
         context.settings.store.settle_deadline_ms,
     )
+
+
+def _strings(chain: Chain, request: SettleRequest, number: str) -> bytes:
+    cause = shorten_cause(request.hangup_cause or "")
+    return ledger_strings(chain.ids, request.call_id, number, cause)
 
 
 def _answer(context: Context, chain: Chain, request: SettleRequest, reply: list[Any]) -> Settlement:

@@ -14,16 +14,21 @@ from typing import Any
 #: Stands for "no limit" or "no threshold" where 0 and negative amounts mean something.
 NONE = -9_000_000_000_000_000
 #: Number of this generation of record layouts; the first byte or field of every record.
-LAYOUT_NUMBER = 1
+LAYOUT_NUMBER = 2
 
 _CODES = {  # ours: (Python struct, Lua struct)
     "i64": ("q", "i8"),
+    "i56": ("7s", "i7"),
+    "u40": ("5s", "I5"),
     "i32": ("i", "i4"),
     "u32": ("I", "I4"),
     "u16": ("H", "I2"),
     "u8": ("B", "B"),
     "digest8": ("8s", "c8"),
 }
+
+#: Widths that Python's `struct` does not know, by whether they have a sign.
+_IS_SIGNED = {"i56": True, "u40": False}
 
 
 class Layout:
@@ -44,6 +49,11 @@ class Layout:
         self.size = self.struct.size
         self.eager = len(self.names) if lazy_from is None else self.names.index(lazy_from)
         self._tuple: Any = namedtuple(name, self.names)  # type: ignore[misc]
+        self._odd = [
+            (place, _IS_SIGNED[code])
+            for place, (_, code) in enumerate(self.fields)
+            if code in _IS_SIGNED
+        ]
         #: `pack(*, field=0, ...)` returns the record as bytes.
         self.pack = self._make_pack()
 
@@ -69,14 +79,26 @@ class Layout:
         fields = ", ".join(
             f"{name}={b'' if code.startswith('digest') else 0!r}" for name, code in self.fields
         )
-        source = f"lambda *, {fields}: pack({', '.join(self.names)})"
+        values = ", ".join(
+            f"{name}.to_bytes({_CODES[code][0][:-1]}, 'big', signed={_IS_SIGNED[code]})"
+            if code in _IS_SIGNED
+            else name
+            for name, code in self.fields
+        )
+        source = f"lambda *, {fields}: pack({values})"
         packer: Callable[..., bytes] = eval(source, {"pack": self.struct.pack})
         packer.__name__ = packer.__qualname__ = f"pack_{self.name}"
         return packer
 
     def unpack(self, data: bytes, offset: int = 0) -> Any:
         """Return the record at `offset` as a named tuple of this layout's fields."""
-        return self._tuple._make(self.struct.unpack_from(data, offset))
+        values = self.struct.unpack_from(data, offset)
+        if self._odd:
+            numbers = list(values)
+            for place, is_signed in self._odd:
+                numbers[place] = int.from_bytes(values[place], "big", signed=is_signed)
+            return self._tuple._make(numbers)
+        return self._tuple._make(values)
 
     def lua_codec(self) -> str:
         """Return Lua functions `unpack_<name>(data, position)` and `pack_<name>(record)`.
@@ -230,13 +252,14 @@ POSTING = Layout(
 TOMBSTONE = Layout("tombstone", "layout: u8, legs: u8, seconds: i32")
 TOMBSTONE_LEG = Layout("tombstone_leg", "billing: u8, cost: i64")
 
-#: Beginning of a ledger entry; `legs` times LEDGER_LEG and the strings follow.
+#: Beginning of a ledger entry; `legs` times LEDGER_LEG and the strings follow. When it was booked
+#: is said by its id in the stream; a ledger is mostly what fills the store, so each byte counts.
 LEDGER_HEAD = Layout(
     "ledger_head",
     """layout: u8, kind: u8, marks: u8, call_class: u8, direction: u8, legs: u8, seconds: i32,
-    sequence: i64, booked_us: i64, started_at: i64""",
+    sequence: u40, started_at: u40""",
 )
-LEDGER_LEG = Layout("ledger_leg", "billing: u8, sequence: i64, amount: i64, balance: i64")
+LEDGER_LEG = Layout("ledger_leg", "billing: u8, sequence: u40, amount: i56, balance: i56")
 
 #: What is kept of a credit's or debit's reference.
 REFERENCE = Layout("reference", "layout: u8, kind: u8, amount: i64, sequence: i64, balance: i64")

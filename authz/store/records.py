@@ -6,6 +6,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from authz.causes import restore_cause
 from authz.errors import InvariantError
 from authz.reasons import Billing, CallClass, Direction
 from authz.store.constants import Kind, Mark, State
@@ -171,8 +172,8 @@ def ledger_strings(
     return pack_strings((*accounts, reference, number, description))
 
 
-def unpack_ledger_entry(data: bytes) -> LedgerEntry:
-    """Return a ledger entry as the scripts have packed it."""
+def unpack_ledger_entry(entry_id: bytes, data: bytes) -> LedgerEntry:
+    """Return the ledger entry with this id in its stream, as the scripts have packed it."""
     head = LEDGER_HEAD.unpack(data)
     position = LEDGER_HEAD.size
     legs = [LEDGER_LEG.unpack(data, position + leg * LEDGER_LEG.size) for leg in range(head.legs)]
@@ -186,11 +187,14 @@ def unpack_ledger_entry(data: bytes) -> LedgerEntry:
         CallClass(head.call_class),
         Direction(head.direction),
         head.seconds,
-        head.booked_us,
+        # The id begins with the store's clock in milliseconds.
+        int(entry_id.partition(b"-")[0]) * 1_000,
         head.started_at,
         tuple(
             LedgerLeg(texts[index], Billing(leg.billing), leg.sequence, leg.amount, leg.balance)
             for index, leg in enumerate(legs)
         ),
-        *texts[head.legs :],
+        reference=texts[head.legs],
+        number=texts[head.legs + 1],
+        description=restore_cause(texts[head.legs + 2]),
     )

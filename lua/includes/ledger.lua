@@ -1,5 +1,4 @@
 -- The ledger: every movement of money, appended in the script that makes it.
---- @include "time"
 --- @layout ledger_head, ledger_leg
 
 -- Takes the next sequence number of each account and appends one entry for all legs.
@@ -8,7 +7,6 @@
 local function append_entry(bucket_key, ledger_key, accounts, entry, movements, strings)
   entry.layout = LAYOUT_NUMBER
   entry.legs = #movements
-  entry.booked_us = now_us
   entry.sequence = redis.call("HINCRBY", bucket_key, "sequence", 1)
   local parts = {pack_ledger_head(entry)}
   for leg = 1, #movements do

@@ -82,7 +82,6 @@ repeat
   local entry_layout, entry_kind, entry_marks = LAYOUT_NUMBER, KIND_CALL, call_marks
   local entry_call_class, entry_direction = call_call_class, call_direction
   local entry_legs, entry_seconds, entry_started_at = legs, request_seconds, request_started_at
-  local entry_booked_us = now_us
   local entry_sequence = call("HINCRBY", KEYS[4], "sequence", 1)
   local strings = ARGV[5]
   call("XADD", KEYS[5], "*", "e",

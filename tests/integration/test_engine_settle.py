@@ -33,7 +33,7 @@ async def entries_of_calls(world: World, account: str = "sub") -> list[LedgerEnt
     """Return the ledger entries of calls in an account's bucket, oldest first."""
     tag = await world.engine.context.directory.tag_of(account)
     entries = await world.client.execute("XRANGE", keys.ledger(tag), "-", "+")
-    unpacked = [unpack_ledger_entry(fields[1]) for _, fields in entries]
+    unpacked = [unpack_ledger_entry(entry_id, fields[1]) for entry_id, fields in entries]
     return [entry for entry in unpacked if entry.kind.label == "call"]
 
 

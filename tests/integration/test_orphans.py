@@ -64,7 +64,7 @@ async def trust(world: World, *, age_seconds: int = 0) -> None:
 async def entries_of_calls(world: World) -> list[LedgerEntry]:
     """Return the ledger entries of calls, oldest first."""
     entries = await world.client.execute("XRANGE", keys.ledger(await tag_of(world)), "-", "+")
-    unpacked = [unpack_ledger_entry(fields[1]) for _, fields in entries]
+    unpacked = [unpack_ledger_entry(entry_id, fields[1]) for entry_id, fields in entries]
     return [entry for entry in unpacked if entry.kind.label == "call"]
 
 

@@ -215,8 +215,8 @@ async def test_lua_reads_and_writes_each_layout_as_python_does(any_store, layout
     values = {}
     for place, (name, code) in enumerate(layout.fields):
         values[name] = {
-            "i64": NONE + place, "i32": -(2**31) + place, "u32": 2**32 - 1 - place,
-            "u16": 65_000 + place,
+            "i64": NONE + place, "i56": place - 2**52, "i32": -(2**31) + place,
+            "u40": 2**40 - 1 - place, "u32": 2**32 - 1 - place, "u16": 65_000 + place,
             "u8": 255 - place, "digest8": b"digest-8",
         }[code]  # fmt: skip
     packed = layout.pack(**values)

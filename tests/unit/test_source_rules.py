@@ -213,6 +213,7 @@ LAYERS = (
         for module in (
             "money",
             "reasons",
+            "causes",
             "errors",
             "model",
             "numbers",
