@@ -81,3 +81,11 @@ class Conflict(AuthzError):
 
 class NotFound(AuthzError):
     """The named thing does not exist."""
+
+
+class ArchiveUnavailable(AuthzError):
+    """The archive cannot be asked now; nothing is lost by that, and it may be tried again."""
+
+
+class ArchiveElsewhere(ArchiveUnavailable):
+    """The store's archive is another one than this process can open."""

@@ -13,6 +13,8 @@ from msgspec import Struct
 
 from authz import log
 from authz.errors import (
+    ArchiveElsewhere,
+    ArchiveUnavailable,
     CallUnknown,
     Conflict,
     DeckError,
@@ -88,6 +90,10 @@ def problem_of(error: Exception) -> ProblemDocument | None:
             return problem(503, "spool_full", detail)
         case StoreError():
             return problem(503, "store_unavailable", "the store did not answer in time")
+        case ArchiveElsewhere():
+            return problem(503, "archive_elsewhere", str(error))
+        case ArchiveUnavailable():
+            return problem(503, "archive_unavailable", "the archive cannot be asked now")
     return None
 
 

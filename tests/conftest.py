@@ -2,6 +2,8 @@
 
 - `store_server`, `store_url`, `store`: Valkey; the server, its URL, a connected client.
 - `any_store_server`, `any_store_url`, `any_store`: the same on every kind of server there is.
+- `archive_url`: an empty database, SQLite and PostgreSQL in turn; `postgres_server` for more of the
+  latter.
 - Tests run on asyncio's own event loop; those of a module with `EVERY_LOOP = True` also on uvloop,
   the daemon's.
 - `rng`: a random generator; the session's seed is in pytest's header, AUTHZ_TEST_SEED repeats it.
@@ -20,6 +22,7 @@ import pytest
 import uvloop
 from audit_helper import assert_clean_audit
 from hypothesis import settings
+from postgres import PostgresServer
 from servers import DEFAULT_KIND, Server, ServerPool, find_servers
 from world import World
 
@@ -117,3 +120,20 @@ async def world(any_store_url: str, tmp_path: Path) -> AsyncIterator[World]:
     yield world
     await assert_clean_audit(world.client)
     await world.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """The PostgreSQL server of this session."""
+    server = PostgresServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def archive_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database, of each kind in turn."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'archive.sqlite'}"
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    return server.new_database()

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from authz.config import load as loading
+from authz.config.archive import ArchiveSettings
 from authz.config.fields import Setting, about, settings_of
 from authz.config.sections import (
     AdminSettings,
@@ -48,6 +49,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     numbers: NumberSettings = NumberSettings()
     spool: SpoolSettings = SpoolSettings()
     server: ServerSettings = ServerSettings()
+    archive: ArchiveSettings = ArchiveSettings()
     log: LogSettings = LogSettings()
 
 

@@ -200,6 +200,13 @@ def _check_store_url(url: str) -> None:
         raise ValueError("it does not start with redis://, rediss:// or unix://")
 
 
+def _check_archive_url(url: str) -> None:
+    scheme, separator, rest = url.partition("://")
+    schemes = ("sqlite", "sqlite+aiosqlite", "postgresql", "postgresql+asyncpg")
+    if not separator or scheme not in schemes or not rest:
+        raise ValueError("it does not start with sqlite:/// or postgresql://")
+
+
 def _check_token(token: str) -> None:
     if len(token) < _TOKEN_LENGTH_MIN:
         raise ValueError(f"it is shorter than {_TOKEN_LENGTH_MIN} characters")
@@ -235,6 +242,7 @@ FORMATS: Final[dict[str, Format]] = {
         "a list of addresses and networks such as 10.0.0.5, 10.1.0.0/16", ipaddress.ip_network
     ),
     "store_url": Format("a redis://, rediss:// or unix:// URL", _check_store_url),
+    "archive_url": Format("a sqlite:/// or postgresql:// URL", _check_archive_url),
     "token": Format(f"at least {_TOKEN_LENGTH_MIN} ASCII characters without blanks", _check_token),
     "timezone": Format("an IANA time zone such as America/New_York", _check_timezone),
     "currency": Format("three capital letters such as USD", _check_currency),

@@ -1,0 +1,212 @@
+"""The database below the archive: opened by URL, brought to the present tables, closed.
+
+SQLite keeps a file in the state directory, written ahead and synced at every commit; PostgreSQL is
+named by `archive.url` and may be shared by any number of hosts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import secrets
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Self
+
+from sqlalchemy import Connection, event, insert, inspect, select, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from authz.errors import ArchiveUnavailable, ConfigError
+from authz.ledger.schema import archive
+
+#: The newest migration; a test holds it to the scripts. Knowing it spares most starts Alembic.
+HEAD: Final = "0001"
+FILE_NAME: Final = "archive.sqlite"
+_DRIVERS: Final = {
+    "sqlite": "sqlite+aiosqlite",
+    "sqlite+aiosqlite": "sqlite+aiosqlite",
+    "postgresql": "postgresql+asyncpg",
+    "postgresql+asyncpg": "postgresql+asyncpg",
+}
+_SCRIPTS: Final = "authz.ledger:migrations"
+#: How long a statement waits for another process's write lock.
+_BUSY_MS: Final = 5_000
+_CONNECT_SECONDS: Final = 5
+_CONNECTIONS_MAX: Final = 8
+#: Names the one lock that offices take while they migrate a shared database.
+_MIGRATION_LOCK: Final = 0x617574687A
+_IMMEDIATE: Final = "authz_immediate"
+
+
+class ArchiveRow(NamedTuple):
+    """Whose archive a database is."""
+
+    id: str
+    store_identity: str
+    created_at: int
+
+
+class Database:
+    """An open archive. Its errors are ArchiveUnavailable, with the cause in words."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        """Use `open` instead."""
+        self._engine = engine
+
+    @classmethod
+    async def open(cls, url: str | None, state_dir: Path) -> Self:
+        """Open the database at `url`, or the file in the state directory, and migrate it.
+
+        Raises ConfigError for a URL that is wrong or a database of a newer authz, and
+        ArchiveUnavailable when it cannot be reached now.
+        """
+        database = cls(_create_engine(_parse(url, state_dir)))
+        try:
+            await database._migrate()
+        except BaseException:
+            await database.close()
+            raise
+        return database
+
+    @property
+    def address(self) -> str:
+        """Where the archive is, for messages, without secrets."""
+        return self._engine.url.render_as_string(hide_password=True)
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether it is a file of this host."""
+        return self._engine.dialect.name == "sqlite"
+
+    @contextlib.asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """Yield a connection whose statements all see the archive as of the first of them."""
+        with _unavailable():
+            async with self._engine.connect() as connection:
+                if not self.is_sqlite:
+                    await connection.execution_options(isolation_level="REPEATABLE READ")
+                yield connection
+
+    @contextlib.asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """Yield a connection in a transaction: committed at the end, undone by an exception."""
+        with _unavailable():
+            async with self._engine.connect() as connection:
+                await connection.execution_options(**{_IMMEDIATE: True})
+                async with connection.begin():
+                    yield connection
+
+    async def identify(self, store_identity: str) -> ArchiveRow:
+        """Return whose archive this is; a new one becomes that of the store."""
+        async with self.write() as connection:
+            await self._lock(connection)
+            found = (await connection.execute(select(archive))).one_or_none()
+            if found is not None:
+                return ArchiveRow(found.id, found.store_identity, found.created_at)
+            row = ArchiveRow(secrets.token_hex(16), store_identity, int(time.time()))
+            await connection.execute(insert(archive).values(row._asdict()))
+            return row
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._engine.dispose()
+
+    async def _migrate(self) -> None:
+        async with self.write() as connection:
+            await self._lock(connection)
+            present = await connection.run_sync(_revision)
+            if present != HEAD:
+                await connection.run_sync(_upgrade, present, self.address)
+
+    async def _lock(self, connection: AsyncConnection) -> None:
+        """Keep other processes from doing the same until the transaction ends."""
+        if not self.is_sqlite:
+            lock = text("SELECT pg_advisory_xact_lock(:lock)")
+            await connection.execute(lock, {"lock": _MIGRATION_LOCK})
+
+
+@contextlib.contextmanager
+def _unavailable() -> Any:
+    """Turn what a database or its driver raises into ArchiveUnavailable."""
+    try:
+        yield
+    except (SQLAlchemyError, OSError, TimeoutError) as error:
+        cause = getattr(error, "orig", None) or error
+        raise ArchiveUnavailable(f"{type(cause).__name__}: {cause}") from error
+
+
+def _parse(url: str | None, state_dir: Path) -> URL:
+    if url is None:
+        return URL.create("sqlite+aiosqlite", database=str(state_dir / FILE_NAME))
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ConfigError("archive.url: is no URL of a database") from None
+    if parsed.drivername not in _DRIVERS:
+        raise ConfigError("archive.url: does not start with sqlite:/// or postgresql://")
+    if parsed.drivername.startswith("postgresql") and importlib.util.find_spec("asyncpg") is None:
+        raise ConfigError("archive.url: PostgreSQL needs a driver: pip install 'authz[postgresql]'")
+    return parsed.set(drivername=_DRIVERS[parsed.drivername])
+
+
+def _create_engine(url: URL) -> AsyncEngine:
+    options: dict[str, Any] = {"pool_size": _CONNECTIONS_MAX, "max_overflow": 0}
+    if url.drivername == "postgresql+asyncpg":
+        return create_async_engine(
+            url,
+            pool_pre_ping=True,
+            connect_args={
+                "timeout": _CONNECT_SECONDS,
+                # What is trimmed from the store must be on the disk, whatever the server prefers.
+                "server_settings": {"synchronous_commit": "on", "application_name": "authz"},
+            },
+            **options,
+        )
+    # The driver begins no transaction by itself: it would do so only before the first write.
+    engine = create_async_engine(url, connect_args={"isolation_level": None}, **options)
+    event.listen(engine.sync_engine, "connect", _set_pragmas)
+    event.listen(engine.sync_engine, "begin", _begin)
+    return engine
+
+
+def _set_pragmas(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    for pragma in (
+        f"busy_timeout = {_BUSY_MS}",
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    # Who means to write says so at once: a reader that becomes a writer is refused, not delayed.
+    immediate = connection.get_execution_options().get(_IMMEDIATE, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    revision = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return None if revision is None else str(revision)
+
+
+def _upgrade(connection: Connection, present: str | None, address: str) -> None:
+    # Few starts need it, and importing it takes longer than opening the archive.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", _SCRIPTS)
+    config.attributes["connection"] = connection
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if present is not None and present not in known:
+        raise ConfigError(f"the archive {address} belongs to a newer version of authz ({present})")
+    command.upgrade(config, "head")

@@ -1,0 +1,131 @@
+"""The archive's tables, alike in SQLite and PostgreSQL.
+
+Money is a count of micros, times are microseconds (`…_us`) or seconds (`…_at`) since 1970-01-01,
+as the ledger has them. Small codes are those of `authz.reasons` and `authz.store.constants`.
+A change here needs a migration; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+)
+
+metadata = MetaData()
+
+#: One row for each leg of each ledger entry. `origin` is the leaf's account; `sequence` numbers
+#: a bucket's entries and `account_sequence` an account's movements, both without gaps from 1.
+movements = Table(
+    "movements",
+    metadata,
+    Column("bucket", SmallInteger, primary_key=True, autoincrement=False),
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("leg", Integer, primary_key=True, autoincrement=False),
+    Column("account", Text, nullable=False),
+    Column("origin", Text, nullable=False),
+    Column("kind", SmallInteger, nullable=False),
+    Column("marks", SmallInteger, nullable=False),
+    Column("class", SmallInteger, nullable=False),
+    Column("direction", SmallInteger, nullable=False),
+    Column("billing", SmallInteger, nullable=False),
+    Column("seconds", BigInteger, nullable=False),
+    Column("booked_us", BigInteger, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("amount_micros", BigInteger, nullable=False),
+    Column("balance_micros", BigInteger, nullable=False),
+    Column("account_sequence", BigInteger, nullable=False),
+    Column("reference", Text, nullable=False),
+    Column("number", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Index("movements_by_time", "account", "booked_us", "sequence"),
+    Index("movements_by_reference", "account", "reference"),
+    # The key is the table: one tree less to write for every movement.
+    sqlite_with_rowid=False,
+)
+
+#: Movements that a repair has taken out of the ledger, as they were, with the time of the repair
+#: and what was done about them.
+disowned = Table(
+    "disowned",
+    metadata,
+    Column("disowned_at", BigInteger, primary_key=True, autoincrement=False),
+    Column("verdict", Text, nullable=False),
+    *(column._copy() for column in movements.columns),
+)
+
+#: How far each stream of the store is archived: `entry_id` is that of the last entry stored,
+#: "0-0" before the first; `sequence` that entry's own (of a ledger) or the count of entries.
+cursors = Table(
+    "cursors",
+    metadata,
+    Column("stream", Text, primary_key=True),
+    Column("bucket", SmallInteger, primary_key=True, autoincrement=False),
+    Column("entry_id", Text, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+)
+
+#: One row: whose archive this is. The store names the same `id` at `authz:archive`.
+archive = Table(
+    "archive",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("store_identity", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+#: Alerts and recharge requests. `id` is `evt_<bucket>_<entry id, with _ for ->`; `data` is JSON.
+events = Table(
+    "events",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("bucket", SmallInteger, nullable=False),
+    Column("entry_id", Text, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("data", Text, nullable=False),
+    Index("events_by_time", "at", "id"),
+    Index("events_by_account", "account", "at", "id"),
+)
+
+#: The outbox: what is still to be told to whom, inserted together with its event.
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("event_id", Text, ForeignKey("events.id"), nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_attempt_at", BigInteger, nullable=False),
+    Column("last_error", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("delivered_at", BigInteger),
+    Index("deliveries_due", "state", "next_attempt_at"),
+    Index("deliveries_by_event", "event_id"),
+)
+
+#: Every change made by an operator. `id` is `chg_<entry id, with _ for ->`; `detail` is JSON.
+changes = Table(
+    "changes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("remote", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Index("changes_by_time", "at", "id"),
+    Index("changes_by_target", "target", "at"),
+)
