@@ -18,6 +18,7 @@ from msgspec import Struct
 from authz.config import load as loading
 from authz.config.archive import ArchiveSettings
 from authz.config.fields import Setting, about, settings_of
+from authz.config.freeswitch_web import FreeswitchWebSettings
 from authz.config.sections import (
     AdminSettings,
     CallSettings,
@@ -50,6 +51,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     spool: SpoolSettings = SpoolSettings()
     server: ServerSettings = ServerSettings()
     archive: ArchiveSettings = ArchiveSettings()
+    freeswitch_web: FreeswitchWebSettings = FreeswitchWebSettings()
     log: LogSettings = LogSettings()
 
 

@@ -7,6 +7,7 @@ written once, beside its field, and the loader, `authz config` and docs/settings
 from __future__ import annotations
 
 import ipaddress
+import re
 import zoneinfo
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,10 @@ from msgspec import Meta
 
 VARIABLE_PREFIX: Final = "AUTHZ_"
 _TOKEN_LENGTH_MIN: Final = 16
+#: What a dial string may leave to be filled in for each call.
+DIAL_STRING_WORDS: Final = frozenset({"number", "digits", "dialled", "account"})
+#: A word in braces, but neither the switch's own `${word}` nor its `{name=value}`.
+_PLACEHOLDER: Final = re.compile(r"(?<!\$)\{([a-z_]+)\}")
 
 
 class Setting(NamedTuple):
@@ -226,6 +231,14 @@ def _check_currency(text: str) -> None:
         raise ValueError("it is not three capital letters")
 
 
+def _check_dial_string(text: str) -> None:
+    if not text.isascii() or not text.isprintable() or not text.strip():
+        raise ValueError("it is empty or has characters outside ASCII")
+    unknown = set(_PLACEHOLDER.findall(text)) - DIAL_STRING_WORDS
+    if unknown:
+        raise ValueError(f"it has an unknown {{{min(unknown)}}}")
+
+
 def _check_file_mode(text: str) -> None:
     if not 0 <= int(text, 8) <= 0o777:
         raise ValueError("it is not between 0 and 0777")
@@ -247,5 +260,8 @@ FORMATS: Final[dict[str, Format]] = {
     "timezone": Format("an IANA time zone such as America/New_York", _check_timezone),
     "currency": Format("three capital letters such as USD", _check_currency),
     "file_mode": Format("an octal file mode such as 0660", _check_file_mode),
+    "dial_string": Format(
+        "a dial string with {number}, {digits}, {dialled} or {account}", _check_dial_string
+    ),
     "dialled": Format("a list of digits, * and #, such as 112, 911", _check_dialled),
 }

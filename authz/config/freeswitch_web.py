@@ -32,7 +32,7 @@ class FreeswitchWebSettings(Struct, frozen=True, kw_only=True):
         str,
         about(
             "Dialplan context of the switch that an allowed call is transferred to.",
-            pattern=r"^[A-Za-z0-9_.-]{1,64}$",
+            pattern=r"^[A-Za-z0-9_.-]{1,64}$(?!\n)",
         ),
     ] = "authorized"
     bridge: Annotated[
