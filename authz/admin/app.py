@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -90,8 +90,12 @@ async def _send_file(request: web.Request, file: CsvFile) -> web.StreamResponse:
         }
     )
     await response.prepare(request)
-    for chunk in file.chunks:
-        await response.write(chunk)
+    if isinstance(file.chunks, AsyncIterable):
+        async for chunk in file.chunks:
+            await response.write(chunk)
+    else:
+        for chunk in file.chunks:
+            await response.write(chunk)
     await response.write_eof()
     return response
 

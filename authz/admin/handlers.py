@@ -26,6 +26,7 @@ from authz.admin.messages import (
     SwitchPath,
 )
 from authz.admin.problems import refused_posting
+from authz.admin.roles import Reach, Role, Within
 from authz.admin.routes import Body, CsvFile, Reply, Route
 from authz.admin.services import Services
 from authz.engine.balances import BalanceView, read_balance
@@ -45,7 +46,11 @@ def account_view(record: AccountRecord) -> AccountView:
 async def list_accounts(services: Services, query: AccountListQuery, _: None) -> AccountList:
     """Page through accounts."""
     page = await services.accounts.page(
-        parent=query.parent, q=query.q, cursor=query.cursor, limit=query.limit
+        parent=query.parent,
+        under=query.under,
+        q=query.q,
+        cursor=query.cursor,
+        limit=query.limit,
     )
     return AccountList(tuple(map(account_view, page.records)), page.cursor)
 
@@ -146,39 +151,43 @@ async def post_switch_restarted(services: Services, path: SwitchPath, _: None) -
 
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/accounts", "List accounts, by id.", list_accounts,
-          AccountListQuery, None, {200: AccountList}),
+          AccountListQuery, None, {200: AccountList},
+          Role.READ, Within("under", is_filled=True, also=("parent",))),
     Route("GET", "/v1/accounts/{id}", "Read an account's configuration.", get_account,
-          AccountPath, None, {200: AccountView}),
+          AccountPath, None, {200: AccountView}, Role.READ, Within("id")),
     Route("PUT", "/v1/accounts/{id}",
           "Create an account, or replace its configuration; never its balance.", put_account,
-          AccountPath, AccountBody, {200: AccountView, 201: AccountView}),
+          AccountPath, AccountBody, {200: AccountView, 201: AccountView},
+          Role.OPERATE, Within("id", may_create=True)),
     Route("PATCH", "/v1/accounts/{id}", "Change some fields; null takes the default.",
-          patch_account, AccountPath, Body.MERGE_PATCH, {200: AccountView}),
+          patch_account, AccountPath, Body.MERGE_PATCH, {200: AccountView},
+          Role.OPERATE, Within("id")),
     Route("DELETE", "/v1/accounts/{id}",
           "Close an account without calls, children and balance, for ever.", delete_account,
-          AccountPath, None, {204: None}),
+          AccountPath, None, {204: None}, Role.ADMIN, Within("id")),
     Route("GET", "/v1/accounts/{id}/balance",
           "Read what an account and its ancestors have, hold and spend.", get_balance,
-          AccountPath, None, {200: BalanceView}),
+          AccountPath, None, {200: BalanceView}, Role.READ, Within("id")),
     Route("POST", "/v1/accounts/{id}/credits", "Book a credit, or the refund of a call.",
-          post_credit, AccountPath, CreditRequest, {200: Posted}),
+          post_credit, AccountPath, CreditRequest, {200: Posted}, Role.OPERATE, Within("id")),
     Route("POST", "/v1/accounts/{id}/debits", "Book a debit on an account and its ancestors.",
-          post_debit, AccountPath, DebitRequest, {200: Posted}),
+          post_debit, AccountPath, DebitRequest, {200: Posted}, Role.OPERATE, Within("id")),
     Route("GET", "/v1/decks", "List the decks in force.", list_decks,
-          None, None, {200: DeckList}),
+          None, None, {200: DeckList}, Role.READ, Reach.WHOLE),
     Route("PUT", "/v1/decks/{id}", "Import a deck file, or with dry_run only compare it.",
-          import_deck, DeckImportQuery, Body.CSV, {200: DeckImport}),
+          import_deck, DeckImportQuery, Body.CSV, {200: DeckImport}, Role.ADMIN, Reach.WHOLE),
     Route("GET", "/v1/decks/{id}", "Export a deck as canonical CSV.", export_deck,
-          DeckPath, None, {200: CsvFile}),
+          DeckPath, None, {200: CsvFile}, Role.READ, Reach.WHOLE),
     Route("GET", "/v1/decks/{id}/lookup", "Find the row in force for a number.", look_up,
-          LookupQuery, None, {200: LookupAnswer}),
+          LookupQuery, None, {200: LookupAnswer}, Role.READ, Reach.WHOLE),
     Route("GET", "/v1/price", "Price a call exactly, or say what an amount buys.", get_price,
-          PriceQuery, None, {200: PriceAnswer}),
+          PriceQuery, None, {200: PriceAnswer},
+          Role.READ, Within("account", is_filled=True, refused=("deck",))),
     Route("GET", "/v1/calls", "List open calls.", list_calls,
-          CallListQuery, None, {200: CallList}),
+          CallListQuery, None, {200: CallList}, Role.READ, Within("account", is_filled=True)),
     Route("GET", "/v1/calls/{call_id}", "Read one call, open or settled.", get_call,
-          CallQuery, None, {200: CallState}),
+          CallQuery, None, {200: CallState}, Role.READ, Within("account")),
     Route("POST", "/v1/switches/{name}/restarted",
           "Make orphans of all calls that a switch had open.", post_switch_restarted,
-          SwitchPath, None, {200: SwitchRestarted}),
+          SwitchPath, None, {200: SwitchRestarted}, Role.OPERATE, Reach.WHOLE),
 )  # fmt: skip

@@ -12,7 +12,8 @@ from authz.model import AccountConfig, AccountId, CallId, CallState, Dialled, Se
 DeckId = AccountId
 Currency = Annotated[str, Meta(pattern=r"^[A-Z]{3}$")]
 PageLength = Annotated[int, Meta(ge=1, le=500)]
-Cursor = Annotated[str, Meta(min_length=1, max_length=128)]
+#: As long as a path of four account ids.
+Cursor = Annotated[str, Meta(min_length=1, max_length=260)]
 Direction = Literal["outbound", "inbound"]
 #: RFC 3339 text with an offset, or Unix seconds.
 MomentText = Annotated[str, Meta(min_length=1, max_length=40)]
@@ -37,9 +38,13 @@ class AccountView(AccountConfig, frozen=True, forbid_unknown_fields=True, kw_onl
 
 
 class AccountListQuery(Struct, frozen=True, forbid_unknown_fields=True):
-    """Which accounts: the children of `parent`, those with `q` in the id, after `cursor`."""
+    """Which accounts: the children of `parent`, those with `q` in the id, after `cursor`.
+
+    `under` names the top of a tree: it comes first, each account before those below it.
+    """
 
     parent: AccountId | None = None
+    under: AccountId | None = None
     q: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     cursor: Cursor | None = None
     limit: PageLength = 100

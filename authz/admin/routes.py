@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
 from msgspec import Struct
 
+from authz.admin.roles import Role, Scope
 from authz.admin.services import Services
 
 
@@ -28,10 +29,10 @@ class Reply(NamedTuple):
 
 
 class CsvFile(NamedTuple):
-    """An answer that is a file, sent chunk by chunk."""
+    """An answer that is a file, sent chunk by chunk as the caller takes it."""
 
     name: str
-    chunks: Iterable[bytes]
+    chunks: Iterable[bytes] | AsyncIterable[bytes]
 
 
 Answer = Struct | Reply | CsvFile
@@ -50,6 +51,10 @@ class Route(NamedTuple):
     body: type[Struct] | Body | None
     #: What it answers by status; None where there is no body.
     answers: dict[int, type[Any] | None]
+    #: The least role that may do it.
+    role: Role
+    #: Whose accounts it concerns.
+    scope: Scope
 
     @property
     def changes(self) -> bool:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from authz.engine.account_tree import NAMES_MAX, AccountTree, names_after
 from authz.engine.clock import StoreClock
 from authz.errors import Conflict, InvalidInput, NotFound
 from authz.model import ACCOUNT_ID_PATTERN, CHAIN_LENGTH_MAX, AccountConfig
@@ -137,44 +138,54 @@ class AccountService:
         self,
         *,
         parent: str | None = None,
+        under: str | None = None,
         q: str | None = None,
         cursor: str | None = None,
         limit: int = 100,
     ) -> AccountPage:
-        """Return up to `limit` accounts after `cursor`: all, or the children of `parent`.
+        """Return up to `limit` accounts after `cursor`: all, the children of `parent`, or a tree.
 
+        They come by id; those of the tree of `under` with every account before those below it.
         `q` is looked for anywhere in the id, whatever its case. A page may hold fewer than
-        `limit` and yet have a cursor: one request looks through 10,000 ids at most. Raises
-        NotFound for an unknown parent and InvalidInput for a limit outside 1 to 500.
+        `limit` and yet have a cursor: one request looks through 10,000 ids at most, of a tree
+        2,000. Raises NotFound for an unknown parent or top, InvalidInput for a limit outside 1
+        to 500.
         """
         if not 1 <= limit <= PAGE_LENGTH_MAX:
             raise InvalidInput("limit", f"must be from 1 to {PAGE_LENGTH_MAX}")
-        index = keys.ACCOUNTS
+        tree = None if under is None else await AccountTree.of(self._client, self._directory, under)
         if parent is not None:
             await self.read(parent)
+            if tree is not None and not await tree.contains(parent):
+                raise NotFound(f"no account {parent}")
+        elif tree is not None:
+            found = await tree.after(cursor, (q or "").lower(), limit)
+            return AccountPage(await self._records(found.names), found.cursor)
+        index = keys.ACCOUNTS
+        if parent is not None:
             index = keys.children(keys.tag_of_root(await self._root_of(parent)), parent)
-        wanted = q.lower() if q else ""
+        return await self._indexed(index, cursor, q.lower() if q else "", limit)
+
+    async def _indexed(
+        self, index: bytes, cursor: str | None, wanted: str, limit: int
+    ) -> AccountPage:
         records: list[AccountRecord] = []
-        for _ in range(_EXAMINED_MAX // PAGE_LENGTH_MAX):
-            names = await self._names_after(index, cursor)
+        for _ in range(_EXAMINED_MAX // NAMES_MAX):
+            names = await names_after(self._client, index, cursor)
             matching = [name for name in names if wanted in name.lower()]
             more = len(matching) > limit - len(records)
             matching = matching[: limit - len(records)]
-            found = await asyncio.gather(*map(self._directory.read, matching))
-            records += [record for record in found if record is not None]
-            if not more and len(names) < PAGE_LENGTH_MAX:
+            records += await self._records(matching)
+            if not more and len(names) < NAMES_MAX:
                 return AccountPage(tuple(records), None)
             cursor = matching[-1] if more else names[-1]
             if more or len(records) == limit:
                 break
         return AccountPage(tuple(records), cursor)
 
-    async def _names_after(self, index: bytes, cursor: str | None) -> list[str]:
-        first = "-" if cursor is None else f"({cursor}"
-        names = await self._client.execute(
-            "ZRANGEBYLEX", index, first, "+", "LIMIT", 0, PAGE_LENGTH_MAX
-        )
-        return [name.decode() for name in names]
+    async def _records(self, names: Sequence[str]) -> tuple[AccountRecord, ...]:
+        found = await asyncio.gather(*map(self._directory.read, names))
+        return tuple(record for record in found if record is not None)
 
     async def _root_of(self, account_id: str) -> str:
         root: bytes | None = await self._client.execute("GET", keys.root(account_id))
