@@ -287,7 +287,12 @@ class PostingService:
                 b"" if refund is None else refund.digest + refund.given,
                 self._closed_hours,
                 pack_costs(posting.amounts),
-                ledger_strings([account.id for account in accounts], reference, "", text),
+                ledger_strings(
+                    [account.id for account in accounts],
+                    reference,
+                    description=text,
+                    refunded_call="" if refund is None else refund.call_id,
+                ),
                 *(account.limits(CallClass.UNKNOWN, now) for account in accounts),
             ],
         )

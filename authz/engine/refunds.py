@@ -20,6 +20,7 @@ _SECONDS_PER_HOUR = 3600
 class RefundPlan(NamedTuple):
     """A refund as the script checks it. `amount` names it: that of the first charged leg."""
 
+    call_id: str
     digest: bytes
     refunded_key: bytes
     #: What was given back before, packed as in the store; empty if nothing was.
@@ -50,7 +51,7 @@ async def plan_refund(
     if packed is not None:
         known_amount = REFERENCE.unpack(packed).amount if amount is None else amount
         zeros = (0,) * len(chain.accounts)
-        return RefundPlan(digest, refunded_key, b"", known_amount, zeros, True)
+        return RefundPlan(call_id, digest, refunded_key, b"", known_amount, zeros, True)
     tombstone = await _find_tombstone(client, chain, digest, hours)
     if tombstone is None:
         raise NotFound(
@@ -67,7 +68,7 @@ async def plan_refund(
     if amount is None:
         amount = rest
     amounts = share_refund(tombstone.costs, before, first, amount)
-    return RefundPlan(digest, refunded_key, given, amount, amounts, False)
+    return RefundPlan(call_id, digest, refunded_key, given, amount, amounts, False)
 
 
 def share_refund(

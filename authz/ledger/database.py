@@ -6,8 +6,10 @@ named by `archive.url` and may be shared by any number of hosts.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.util
+import os
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -57,15 +59,19 @@ class Database:
         self._engine = engine
 
     @classmethod
-    async def open(cls, url: str | None, state_dir: Path) -> Self:
-        """Open the database at `url`, or the file in the state directory, and migrate it.
+    async def open(cls, url: str | None, state_dir: Path, *, create: bool = True) -> Self:
+        """Open the database at `url`, or the file in the state directory.
 
-        Raises ConfigError for a URL that is wrong or a database of a newer authz, and
-        ArchiveUnavailable when it cannot be reached now.
+        A new or older one is brought to the present tables, unless not to `create`: then it is
+        ArchiveUnavailable, as when it cannot be reached now. Raises ConfigError for a URL that is
+        wrong or a database of a newer authz.
         """
-        database = cls(_create_engine(_parse(url, state_dir)))
+        parsed = _parse(url, state_dir)
+        if parsed.database and parsed.drivername.startswith("sqlite"):
+            await asyncio.to_thread(_prepare_file, Path(parsed.database), create)
+        database = cls(_create_engine(parsed))
         try:
-            await database._migrate()
+            await database._migrate(create)
         except BaseException:
             await database.close()
             raise
@@ -114,9 +120,16 @@ class Database:
         """Close every connection."""
         await self._engine.dispose()
 
-    async def _migrate(self) -> None:
+    async def _migrate(self, create: bool) -> None:
+        async with self.read() as connection:
+            present = await connection.run_sync(_revision)
+        if present == HEAD:
+            return
+        if not create:
+            raise ArchiveUnavailable(f"{self.address} has tables of {present}, not of {HEAD}")
         async with self.write() as connection:
             await self._lock(connection)
+            # Another process may have done it meanwhile.
             present = await connection.run_sync(_revision)
             if present != HEAD:
                 await connection.run_sync(_upgrade, present, self.address)
@@ -150,6 +163,15 @@ def _parse(url: str | None, state_dir: Path) -> URL:
     if parsed.drivername.startswith("postgresql") and importlib.util.find_spec("asyncpg") is None:
         raise ConfigError("archive.url: PostgreSQL needs a driver: pip install 'authz[postgresql]'")
     return parsed.set(drivername=_DRIVERS[parsed.drivername])
+
+
+def _prepare_file(path: Path, create: bool) -> None:
+    """Make sure that SQLite can open the file, which is for this user's eyes only."""
+    flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+    try:
+        os.close(os.open(path, flags, 0o600))
+    except OSError as error:
+        raise ArchiveUnavailable(f"{path}: {error.strerror}") from error
 
 
 def _create_engine(url: URL) -> AsyncEngine:

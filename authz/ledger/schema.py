@@ -17,11 +17,13 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    text,
 )
 
 metadata = MetaData()
 
-#: One row for each leg of each ledger entry. `origin` is the leaf's account; `sequence` numbers
+#: One row for each leg of each ledger entry. `origin` is the leaf's account,
+#: `refunded_call` the call that a refund gives back, or empty; `sequence` numbers
 #: a bucket's entries and `account_sequence` an account's movements, both without gaps from 1.
 movements = Table(
     "movements",
@@ -45,8 +47,17 @@ movements = Table(
     Column("reference", Text, nullable=False),
     Column("number", Text, nullable=False),
     Column("description", Text, nullable=False),
+    Column("refunded_call", Text, nullable=False),
     Index("movements_by_time", "account", "booked_us", "sequence"),
     Index("movements_by_reference", "account", "reference"),
+    # Of refunds alone, which are few.
+    Index(
+        "movements_by_refunded_call",
+        "account",
+        "refunded_call",
+        sqlite_where=text("refunded_call <> ''"),
+        postgresql_where=text("refunded_call <> ''"),
+    ),
     # The key is the table: one tree less to write for every movement.
     sqlite_with_rowid=False,
 )

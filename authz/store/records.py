@@ -163,13 +163,21 @@ class LedgerEntry(NamedTuple):
     reference: str
     number: str
     description: str
+    #: Of a refund: the call whose charge it gives back; empty otherwise.
+    refunded_call: str = ""
 
 
 def ledger_strings(
-    accounts: Sequence[str], reference: str, number: str = "", description: str = ""
+    accounts: Sequence[str],
+    reference: str,
+    number: str = "",
+    description: str = "",
+    refunded_call: str = "",
 ) -> bytes:
     """Return the strings that a script appends to a ledger entry."""
-    return pack_strings((*accounts, reference, number, description))
+    # The last is left out where it is empty: a ledger is mostly what fills the store.
+    last = (refunded_call,) if refunded_call else ()
+    return pack_strings((*accounts, reference, number, description, *last))
 
 
 def unpack_ledger_entry(entry_id: bytes, data: bytes) -> LedgerEntry:
@@ -178,7 +186,7 @@ def unpack_ledger_entry(entry_id: bytes, data: bytes) -> LedgerEntry:
     position = LEDGER_HEAD.size
     legs = [LEDGER_LEG.unpack(data, position + leg * LEDGER_LEG.size) for leg in range(head.legs)]
     texts = unpack_strings(data, position + head.legs * LEDGER_LEG.size)
-    if len(texts) != head.legs + 3:
+    if len(texts) - head.legs not in (3, 4):
         raise InvariantError(f"ledger entry {head.sequence} has {len(texts)} texts")
     return LedgerEntry(
         head.sequence,
@@ -197,4 +205,5 @@ def unpack_ledger_entry(entry_id: bytes, data: bytes) -> LedgerEntry:
         reference=texts[head.legs],
         number=texts[head.legs + 1],
         description=restore_cause(texts[head.legs + 2]),
+        refunded_call="".join(texts[head.legs + 3 :]),
     )

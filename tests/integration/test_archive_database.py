@@ -94,6 +94,20 @@ async def test_the_file_lies_in_the_state_directory(tmp_path: Path) -> None:
             found = (await connection.execute(text(f"PRAGMA {pragma}"))).scalar_one()
             assert found == value
     await database.close()
+    assert (tmp_path / FILE_NAME).stat().st_mode & 0o777 == 0o600
+
+
+async def test_who_only_looks_makes_no_archive(archive_url: str, tmp_path: Path) -> None:
+    with pytest.raises(ArchiveUnavailable):
+        await Database.open(archive_url, tmp_path, create=False)
+    await (await Database.open(archive_url, tmp_path)).close()
+    await (await Database.open(archive_url, tmp_path, create=False)).close()
+
+
+async def test_what_is_no_database_is_unavailable(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_bytes(b"no database at all" * 100)
+    with pytest.raises(ArchiveUnavailable, match="not a database"):
+        await Database.open(None, tmp_path)
 
 
 @pytest.mark.parametrize(

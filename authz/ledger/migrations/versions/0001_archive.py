@@ -19,6 +19,14 @@ def upgrade() -> None:
     )
     op.create_index("movements_by_time", "movements", ["account", "booked_us", "sequence"])
     op.create_index("movements_by_reference", "movements", ["account", "reference"])
+    is_refund = sa.text("refunded_call <> ''")
+    op.create_index(
+        "movements_by_refunded_call",
+        "movements",
+        ["account", "refunded_call"],
+        sqlite_where=is_refund,
+        postgresql_where=is_refund,
+    )
     op.create_table(
         "disowned",
         _number("disowned_at"),
@@ -90,7 +98,7 @@ def _movement_columns() -> list[sa.Column[int] | sa.Column[str]]:
         *(_code(name) for name in codes),
         *(_number(name) for name in ("seconds", "booked_us", "started_at")),
         *(_number(name) for name in ("amount_micros", "balance_micros", "account_sequence")),
-        *(_text(name) for name in ("reference", "number", "description")),
+        *(_text(name) for name in ("reference", "number", "description", "refunded_call")),
     ]
 
 
