@@ -18,6 +18,7 @@ from msgspec import Struct
 from authz.config import load as loading
 from authz.config.archive import ArchiveSettings
 from authz.config.fields import Setting, about, settings_of
+from authz.config.freeswitch import FreeswitchSettings, check_freeswitch
 from authz.config.freeswitch_web import FreeswitchWebSettings
 from authz.config.sections import (
     AdminSettings,
@@ -51,6 +52,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     spool: SpoolSettings = SpoolSettings()
     server: ServerSettings = ServerSettings()
     archive: ArchiveSettings = ArchiveSettings()
+    freeswitch: FreeswitchSettings = FreeswitchSettings()
     freeswitch_web: FreeswitchWebSettings = FreeswitchWebSettings()
     log: LogSettings = LogSettings()
 
@@ -121,6 +123,7 @@ def _check_together(settings: Settings) -> None:
                 f"numbers.rules: the rule for prefix {rule.prefix!r} has digits_min "
                 f"{rule.digits_min} above digits_max {rule.digits_max}"
             )
+    check_freeswitch(settings.freeswitch)
 
 
 def convert_path(kind: type, value: Any) -> Any:

@@ -14,7 +14,7 @@ import msgspec
 
 from authz import log
 from authz.config import LoadedSettings, Settings, all_settings
-from authz.config.fields import Setting, item_fields, sections_of
+from authz.config.fields import Setting, item_fields, secret_fields, sections_of
 
 _HIDDEN: Final = "(set, not shown)"
 _LINE_COLUMNS: Final = 96
@@ -150,8 +150,18 @@ def _items(table: Any) -> list[tuple[str, Any]]:
 
 def _shown(setting: Setting, value: Any) -> Any:
     if value is None or not setting.is_secret:
-        return value
+        return _masked(value)
     return log.mask_url(value) if setting.format == "store_url" else _HIDDEN
+
+
+def _masked(value: Any) -> Any:
+    """Return a value without the secrets that the tables of a list hold."""
+    if isinstance(value, tuple):
+        return tuple(_masked(one) for one in value)
+    if not isinstance(value, msgspec.Struct):
+        return value
+    hidden = {name: _HIDDEN for name in secret_fields(type(value)) if getattr(value, name)}
+    return msgspec.structs.replace(value, **hidden) if hidden else value
 
 
 def _assignment(setting: Setting, loaded: LoadedSettings) -> str:
@@ -161,7 +171,7 @@ def _assignment(setting: Setting, loaded: LoadedSettings) -> str:
         # The template may be passed on; the secret must not go with it.
         return f'# {setting.name}_file = "/etc/authz/{setting.section}_{setting.name}"'
     mark = "# " if is_default else ""
-    return f"{mark}{setting.name} = {_toml_value(value)}"
+    return f"{mark}{setting.name} = {_toml_value(_masked(value))}"
 
 
 def _toml_value(value: Any) -> str:

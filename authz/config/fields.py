@@ -123,6 +123,12 @@ def item_fields(struct: type[msgspec.Struct]) -> list[tuple[str, str, bool]]:
     ]
 
 
+def secret_fields(struct: type[msgspec.Struct]) -> list[str]:
+    """Return the names of the fields of a list's items that are never shown."""
+    hints = get_type_hints(struct, include_extras=True)
+    return [name for name, hint in hints.items() if (_meta(hint).extra or {}).get("secret")]
+
+
 def _fields(struct: type[msgspec.Struct]) -> list[tuple[str, Any, Any]]:
     hints = get_type_hints(struct, include_extras=True)
     rows = []
@@ -249,6 +255,15 @@ def _check_dialled(text: str) -> None:
         raise ValueError("it has other characters than digits, * and #")
 
 
+#: A file or a tone, as a switch's `playback` takes it: no blank, nothing that it would expand.
+MEDIA_PATTERN: Final = r"^[^\s'^$\\`{}|\x00-\x20]{1,255}$(?!\n)"
+
+
+def _check_media(text: str) -> None:
+    if not re.search(MEDIA_PATTERN, text):
+        raise ValueError("it has a blank, a quote, or a character that a switch would expand")
+
+
 FORMATS: Final[dict[str, Format]] = {
     "address": Format("an address and port such as 127.0.0.1:8700 or [::1]:8700", split_address),
     "network": Format(
@@ -259,6 +274,7 @@ FORMATS: Final[dict[str, Format]] = {
     "token": Format(f"at least {_TOKEN_LENGTH_MIN} ASCII characters without blanks", _check_token),
     "timezone": Format("an IANA time zone such as America/New_York", _check_timezone),
     "currency": Format("three capital letters such as USD", _check_currency),
+    "media": Format("the path of a file, or a tone_stream://… without blanks", _check_media),
     "file_mode": Format("an octal file mode such as 0660", _check_file_mode),
     "dial_string": Format(
         "a dial string with {number}, {digits}, {dialled} or {account}", _check_dial_string
