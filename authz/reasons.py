@@ -117,6 +117,7 @@ class Outcome(enum.IntEnum):
     NOT_EMPTY = -11
     OUT_OF_RANGE = -12
     NOT_REFUNDABLE = -13
+    UNKNOWN_RECHARGE = -14
 
 
 class _Labelled(enum.IntEnum):

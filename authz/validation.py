@@ -23,3 +23,16 @@ def invalid_input(error: msgspec.ValidationError) -> InvalidInput:
     if named := _NAMED_FIELD.search(text):
         path = f"{path}.{named['name']}" if path else named["name"]
     return InvalidInput(path, _PLACE.sub("", text))
+
+
+def parse_bucket_cursor(cursor: str | None, buckets: int) -> tuple[int, int]:
+    """Return the bucket and the position in it that a scan's `<bucket>-<position>` names.
+
+    Raises InvalidInput for a cursor that no earlier page has given.
+    """
+    if cursor is None:
+        return 0, 0
+    bucket, _, position = cursor.partition("-")
+    if not (bucket.isdecimal() and position.isdecimal() and int(bucket) < buckets):
+        raise InvalidInput("cursor", "is not the cursor of an earlier page")
+    return int(bucket), int(position)

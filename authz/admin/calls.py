@@ -8,11 +8,12 @@ from typing import Final
 from authz.admin.messages import CallList
 from authz.engine.context import Context
 from authz.engine.inspect import describe_call
-from authz.errors import InvalidInput, NotFound
+from authz.errors import NotFound
 from authz.model import CallState
 from authz.store import keys
 from authz.store.constants import State
 from authz.store.records import unpack_call
+from authz.validation import parse_bucket_cursor
 
 _SCAN_MEMBERS: Final = 500
 #: Leases that one request looks through, so that it ends soon also where few match.
@@ -34,7 +35,7 @@ async def open_calls(
         if tag is None:
             raise NotFound(f"no account {account}")
         tags = (tag,)
-    bucket, position = _parse_cursor(cursor, len(tags))
+    bucket, position = parse_bucket_cursor(cursor, len(tags))
     found: dict[tuple[str, str], CallState] = {}
     examined = 0
     while bucket < len(tags) and len(found) < limit and examined < _EXAMINED_MAX:
@@ -49,15 +50,6 @@ async def open_calls(
         bucket += position == 0
     next_cursor = f"{bucket}-{position}" if bucket < len(tags) else None
     return CallList(tuple(found.values()), next_cursor)
-
-
-def _parse_cursor(cursor: str | None, buckets: int) -> tuple[int, int]:
-    if cursor is None:
-        return 0, 0
-    bucket, _, position = cursor.partition("-")
-    if not (bucket.isdecimal() and position.isdecimal() and int(bucket) < buckets):
-        raise InvalidInput("cursor", "is not the cursor of an earlier page")
-    return int(bucket), int(position)
 
 
 async def _read(

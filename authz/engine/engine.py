@@ -21,6 +21,7 @@ from authz.engine.answers import denial, grant, unenforced
 from authz.engine.calls import Call, make_call, plan_of
 from authz.engine.clock import parse_moment
 from authz.engine.context import Context
+from authz.engine.denials import DenialCounter
 from authz.engine.failure import OutagePolicy
 from authz.engine.inspect import call_state
 from authz.engine.orphans import orphan_switch
@@ -65,6 +66,7 @@ class Engine:
         self.context = Context(client, decks, rules, settings)
         self.outage = OutagePolicy(settings.failure)
         self.spool = spool
+        self.denials = DenialCounter(self.context)
         self._settings = settings
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -241,7 +243,10 @@ class Engine:
             call_id=request.call_id,
             reason=refused.reason,
         )
-        if self._is_enforced(request.account):
+        is_enforced = self._is_enforced(request.account)
+        if not request.dry_run:
+            self.denials.count(refused.account, refused.reason, call.number, enforced=is_enforced)
+        if is_enforced:
             return msgspec.structs.replace(refused, dry_run=request.dry_run)
         known = self.context.memory.get(request.account, request.call_id)
         # A refused repeat must not hide the call that runs under this id.

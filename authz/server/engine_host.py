@@ -27,6 +27,7 @@ from authz.store.scripts import load_scripts
 _MEMORY_RATIO_FULL: Final = 0.8
 _MEMORY_SECONDS: Final = 2
 _REPLAY_SECONDS: Final = 1
+_DENIALS_SECONDS: Final = 5
 _STORE_CHECK_SECONDS: Final = 5
 SPOOL_DIRECTORY: Final = "spool"
 
@@ -84,6 +85,7 @@ class EngineHost:
             raise
         host.repeat(_STORE_CHECK_SECONDS, host._check_store_again)
         host.repeat(_REPLAY_SECONDS, host.engine.replay_spool)
+        host.repeat(_DENIALS_SECONDS, host.engine.denials.flush)
         host.repeat(_MEMORY_SECONDS, host._watch_memory)
         return host
 

@@ -78,10 +78,27 @@ class Recharge(enum.IntEnum):
     CREDIT = 2
 
 
+class RechargeState(enum.IntEnum):
+    """What became of a requested recharge that is not credited; one that is has no record."""
+
+    PENDING = 1
+    EXPIRED = 2
+    FAILED = 3
+
+    @property
+    def label(self) -> str:
+        """The word used in answers."""
+        return self.name.lower()
+
+
 #: A pending recharge expires after this long.
 RECHARGE_PENDING_SECONDS = 3600
 #: A failed recharge is asked for again after this long, doubled with every failure.
 RECHARGE_RETRY_SECONDS = 300
+#: An account whose recharges have reached their monthly cap is looked at again after this long.
+RECHARGE_CAPPED_SECONDS = 3600
+#: `call.denied` and `rate.missing` are told at most once in this long, see `denied-2.lua`.
+DENIED_EVENT_SECONDS = 60
 #: `spend_limit.warning` is raised at this share of the limit, in percent.
 SPEND_WARNING_PERCENT = 80
 #: At most one event in this long tells that an account's trunks are exhausted, or burst.
@@ -96,7 +113,7 @@ def lua_constants() -> dict[str, int]:
     for prefix, members in (
         ("OUTCOME", Outcome), ("BILLING", Billing), ("CLASS", CallClass),
         ("DIRECTION", Direction), ("STATE", State), ("MARK", Mark), ("KIND", Kind),
-        ("POLICY", Policy), ("RECHARGE", Recharge),
+        ("POLICY", Policy), ("RECHARGE", Recharge), ("RECHARGE", RechargeState),
     ):  # fmt: skip
         constants |= {f"{prefix}_{member.name}": int(member) for member in members}
     return constants | {
@@ -107,5 +124,7 @@ def lua_constants() -> dict[str, int]:
         "CLOSED_FILTER_BITS": CLOSED_FILTER_BITS,
         "RECHARGE_PENDING_SECONDS": RECHARGE_PENDING_SECONDS,
         "RECHARGE_RETRY_SECONDS": RECHARGE_RETRY_SECONDS,
+        "RECHARGE_CAPPED_SECONDS": RECHARGE_CAPPED_SECONDS,
+        "DENIED_EVENT_SECONDS": DENIED_EVENT_SECONDS,
         "SPEND_WARNING_PERCENT": SPEND_WARNING_PERCENT,
     }

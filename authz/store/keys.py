@@ -115,6 +115,21 @@ def events(tag: str) -> bytes:
     return f"authz:{{{tag}}}:events".encode()
 
 
+def recharges(tag: str) -> bytes:
+    """Hash of a bucket's requested recharges that wait for money, by `<account>-<number>`."""
+    return f"authz:{{{tag}}}:recharges".encode()
+
+
+def recharge_checks(tag: str) -> bytes:
+    """Sorted set of accounts whose recharge is to be looked at, by the time in store seconds."""
+    return f"authz:{{{tag}}}:recharge_checks".encode()
+
+
+def denials(tag: str, account_id: str) -> bytes:
+    """Hash of an account's denials that no event has told yet, by reason."""
+    return f"authz:{{{tag}}}:denials:{account_id}".encode()
+
+
 def reference(tag: str, account_id: str, text: str) -> bytes:
     """What a credit's or debit's reference already did."""
     return f"authz:{{{tag}}}:reference:{account_id}:{text}".encode()
@@ -128,6 +143,11 @@ def children(tag: str, account_id: str) -> bytes:
 def refunded(tag: str, account_id: str, call_id: str) -> bytes:
     """How much of a call's charge has been given back."""
     return f"authz:{{{tag}}}:refunded:{account_id}:{call_id}".encode()
+
+
+def webhooks() -> bytes:
+    """Where events are sent to: one JSON document with its version, replaced as a whole."""
+    return b"authz:webhooks"
 
 
 def decks() -> bytes:
@@ -148,3 +168,18 @@ def deck_uploads(deck_id: str) -> bytes:
 def deck_history(deck_id: str) -> bytes:
     """List of the versions of a deck that were put in force."""
     return f"authz:deck:{deck_id}:history".encode()
+
+
+def tokens() -> bytes:
+    """Hash of the admin API's tokens: a JSON record with the secret's digest by token id."""
+    return b"authz:tokens"
+
+
+def token_uses() -> bytes:
+    """Hash of the day (days since 1970-01-01) on which each token was used last, by id."""
+    return b"authz:token_uses"
+
+
+def changes() -> bytes:
+    """Stream of what operators and programs have changed, or tried to."""
+    return b"authz:changes"

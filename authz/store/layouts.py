@@ -264,10 +264,17 @@ LEDGER_LEG = Layout("ledger_leg", "billing: u8, sequence: u40, amount: i56, bala
 #: What is kept of a credit's or debit's reference.
 REFERENCE = Layout("reference", "layout: u8, kind: u8, amount: i64, sequence: i64, balance: i64")
 
+#: A requested recharge that waits for its money; field `<account>-<number>` of its bucket's hash.
+RECHARGE_REQUEST = Layout(
+    "recharge_request",
+    "layout: u8, state: u8, amount: i64, requested_at: i64, changed_at: i64",
+)
+
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
     for layout in (
         ACCOUNT_STATE, LIMITS, CALL_HEAD, CALL_LEG, AUTHORIZE, LEG_REQUEST, RESERVE, SETTLE,
         POSTING, TOMBSTONE, TOMBSTONE_LEG, LEDGER_HEAD, LEDGER_LEG, REFERENCE,
+        RECHARGE_REQUEST,
     )
 }  # fmt: skip

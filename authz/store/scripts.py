@@ -46,7 +46,7 @@ _STRING = re.compile(r'"[^"\n]*"')
 _SIZE = re.compile(r"\bSIZE_([a-z_]+)\b")
 _CONSTANT = re.compile(
     r"\b(?:REASON|OUTCOME|BILLING|CLASS|DIRECTION|STATE|MARK|KIND|POLICY|RECHARGE|LAYOUT|LIMIT"
-    r"|BOUND|SPEND|CLOSED|TRUNKS)_[A-Z_]+\b"
+    r"|BOUND|SPEND|CLOSED|TRUNKS|DENIED)_[A-Z_]+\b"
 )
 
 

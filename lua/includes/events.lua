@@ -1,6 +1,7 @@
 -- Alerts and recharge requests: one event per crossing, in the script that crosses.
 --- @include "accounts"
 --- @include "ledger"
+--- @layout recharge_request
 
 --- @seldom
 local function emit(events_key, event, account, ...)
@@ -95,6 +96,32 @@ local function roll_recharge_month(account)
   end
 end
 
+--- @seldom
+local function recharges_key(account)
+  return string.match(account.key, "^.-}:") .. "recharges"
+end
+
+-- Has the sweeper look at the account at `at`: by then no call may come that would.
+--- @seldom
+local function look_again(account, at)
+  redis.call("ZADD", string.match(account.key, "^.-}:") .. "recharge_checks", at,
+    account_name(account))
+end
+
+-- Notes what became of a request that may still be credited; returns its amount, or nil.
+--- @seldom
+local function mark_recharge(account, identity, state)
+  local packed = redis.call("HGET", recharges_key(account), identity)
+  if not packed then
+    return nil
+  end
+  local known = unpack_recharge_request(packed)
+  redis.call("HSET", recharges_key(account), identity, pack_recharge_request({
+    layout = LAYOUT_NUMBER, state = state, amount = known.amount,
+    requested_at = known.requested_at, changed_at = now_seconds}))
+  return known.amount
+end
+
 -- Counts a recharge that came about, for the interval and the cap; already in the balance.
 --- @seldom
 local function succeed_recharge(events_key, account, number, amount)
@@ -105,70 +132,108 @@ local function succeed_recharge(events_key, account, number, amount)
   if account.recharge_pending == number then
     account.recharge_pending = 0
   end
-  emit(events_key, "recharge.succeeded", account, "recharge", recharge_identity(account, number),
+  local identity = recharge_identity(account, number)
+  redis.call("HDEL", recharges_key(account), identity)
+  emit(events_key, "recharge.succeeded", account, "recharge", identity,
     "amount", amount, "balance", effective_balance(account))
 end
 
--- Whether a recharge may be asked for now; forgets one that was pending for too long.
+-- Gives up a request that was pending for too long; its money is still taken if it comes.
 --- @seldom
-local function recharge_is_due(events_key, account)
+local function expire_recharge(events_key, account)
+  if account.recharge_pending == 0
+    or now_seconds - account.recharge_at < RECHARGE_PENDING_SECONDS then
+    return
+  end
+  local identity = recharge_identity(account, account.recharge_pending)
+  local amount = mark_recharge(account, identity, RECHARGE_EXPIRED)
+  account.recharge_pending = 0
+  account.recharge_failures = account.recharge_failures + 1
+  emit(events_key, "recharge.expired", account, "recharge", identity,
+    "amount", amount or account.limits.recharge_amount)
+end
+
+-- Returns the second from which on a recharge that is needed may be asked for.
+--- @seldom
+local function recharge_due_at(account)
   local limits = account.limits
-  if limits.recharge_mode == RECHARGE_NONE
-    or effective_balance(account) >= limits.recharge_threshold then
-    return false
-  end
   if account.recharge_pending ~= 0 then
-    if now_seconds - account.recharge_at < RECHARGE_PENDING_SECONDS then
-      return false
-    end
-    emit(events_key, "recharge.expired", account,
-      "recharge", recharge_identity(account, account.recharge_pending))
-    account.recharge_pending = 0
-    account.recharge_failures = account.recharge_failures + 1
+    return account.recharge_at + RECHARGE_PENDING_SECONDS
   end
-  if account.recharge_succeeded_at ~= 0
-    and now_seconds - account.recharge_succeeded_at < limits.recharge_interval_seconds then
-    return false
+  local due_at = 0
+  if account.recharge_succeeded_at ~= 0 then
+    due_at = account.recharge_succeeded_at + limits.recharge_interval_seconds
   end
   local failures = math.min(account.recharge_failures, 8)
-  if failures > 0 and now_seconds - account.recharge_at
-    < RECHARGE_RETRY_SECONDS * 2 ^ (failures - 1) then
-    return false
+  if failures > 0 then
+    due_at = math.max(due_at, account.recharge_at + RECHARGE_RETRY_SECONDS * 2 ^ (failures - 1))
+  end
+  if due_at > now_seconds then
+    return due_at
   end
   roll_recharge_month(account)
-  return limits.recharge_monthly_cap < 0
-    or account.recharge_month_amount + limits.recharge_amount <= limits.recharge_monthly_cap
+  if limits.recharge_monthly_cap >= 0
+    and account.recharge_month_amount + limits.recharge_amount > limits.recharge_monthly_cap then
+    return now_seconds + RECHARGE_CAPPED_SECONDS
+  end
+  return due_at
+end
+
+--- @seldom
+local function request_recharge(events_key, account, identity)
+  local amount = account.limits.recharge_amount
+  account.recharge_pending = account.recharge_number
+  redis.call("HSET", recharges_key(account), identity, pack_recharge_request({
+    layout = LAYOUT_NUMBER, state = RECHARGE_PENDING, amount = amount,
+    requested_at = now_seconds, changed_at = now_seconds}))
+  look_again(account, now_seconds + RECHARGE_PENDING_SECONDS)
+  emit(events_key, "recharge.due", account, "recharge", identity,
+    "amount", amount, "balance", effective_balance(account))
+end
+
+--- @seldom
+local function credit_recharge(bucket_key, ledger_key, events_key, account, identity)
+  local amount = account.limits.recharge_amount
+  local name = account_name(account)
+  move_balance(account, amount)
+  append_entry(bucket_key, ledger_key, {account},
+    {kind = KIND_RECHARGE, marks = 0, call_class = 0, direction = 0, seconds = 0,
+      started_at = now_seconds},
+    {{billing = BILLING_FREE, amount = amount}},
+    struct.pack("Bc0Bc0BB", #name, name, #identity, identity, 0, 0))
+  rearm(events_key, account)
+  succeed_recharge(events_key, account, account.recharge_number, amount)
 end
 
 -- Requests a recharge, or raises a sub-account's limit at once in mode `credit`.
 --- @seldom
 local function recharge(bucket_key, ledger_key, events_key, account)
-  if not recharge_is_due(events_key, account) then
+  local limits = account.limits
+  if limits.recharge_mode == RECHARGE_NONE
+    or effective_balance(account) >= limits.recharge_threshold then
     return
   end
-  local limits = account.limits
+  expire_recharge(events_key, account)
+  local due_at = recharge_due_at(account)
+  if due_at > now_seconds then
+    -- A pending request is looked at again already.
+    if account.recharge_pending == 0 then
+      look_again(account, due_at)
+    end
+    return
+  end
   if limits.recharge_mode == RECHARGE_CREDIT
     and account.balance + limits.recharge_amount > BOUND_MICROS then
     return
   end
   account.recharge_number = account.recharge_number + 1
   account.recharge_at = now_seconds
-  local name = account_name(account)
   local identity = recharge_identity(account, account.recharge_number)
   if limits.recharge_mode == RECHARGE_REQUEST then
-    account.recharge_pending = account.recharge_number
-    emit(events_key, "recharge.due", account, "recharge", identity,
-      "amount", limits.recharge_amount, "balance", effective_balance(account))
-    return
+    request_recharge(events_key, account, identity)
+  else
+    credit_recharge(bucket_key, ledger_key, events_key, account, identity)
   end
-  move_balance(account, limits.recharge_amount)
-  append_entry(bucket_key, ledger_key, {account},
-    {kind = KIND_RECHARGE, marks = 0, call_class = 0, direction = 0, seconds = 0,
-      started_at = now_seconds},
-    {{billing = BILLING_FREE, amount = limits.recharge_amount}},
-    struct.pack("Bc0Bc0BB", #name, name, #identity, identity, 0, 0))
-  rearm(events_key, account)
-  succeed_recharge(events_key, account, account.recharge_number, limits.recharge_amount)
 end
 
 --- @seldom

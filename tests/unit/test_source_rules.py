@@ -215,6 +215,7 @@ LAYERS = (
             "reasons",
             "causes",
             "errors",
+            "event_types",
             "model",
             "numbers",
             "log",
