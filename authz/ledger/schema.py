@@ -125,7 +125,8 @@ deliveries = Table(
     Index("deliveries_by_event", "event_id"),
 )
 
-#: Every change made by an operator. `id` is `chg_<entry id, with _ for ->`; `detail` is JSON.
+#: Every change made by an operator. `id` is `chg_<entry id, with _ for ->`; `status` is that of HTTP,
+#: `detail` is JSON.
 changes = Table(
     "changes",
     metadata,
@@ -135,7 +136,7 @@ changes = Table(
     Column("remote", Text, nullable=False),
     Column("action", Text, nullable=False),
     Column("target", Text, nullable=False),
-    Column("status", Text, nullable=False),
+    Column("status", SmallInteger, nullable=False),
     Column("detail", Text, nullable=False),
     Index("changes_by_time", "at", "id"),
     Index("changes_by_target", "target", "at"),

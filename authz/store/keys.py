@@ -180,6 +180,11 @@ def token_uses() -> bytes:
     return b"authz:token_uses"
 
 
+def archive() -> bytes:
+    """The id of the archive that alone may take entries out of the streams; written once."""
+    return b"authz:archive"
+
+
 def changes() -> bytes:
     """Stream of what operators and programs have changed, or tried to."""
     return b"authz:changes"

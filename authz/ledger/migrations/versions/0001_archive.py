@@ -54,7 +54,9 @@ def upgrade() -> None:
         "changes",
         _text("id"),
         _number("at"),
-        *(_text(name) for name in ("who", "remote", "action", "target", "status", "detail")),
+        *(_text(name) for name in ("who", "remote", "action", "target")),
+        _code("status"),
+        _text("detail"),
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("changes_by_time", "changes", ["at", "id"])
