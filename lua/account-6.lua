@@ -68,7 +68,8 @@ local function close(state)
     return {OUTCOME_NOT_EMPTY, state.calls, state.balance, children}
   end
   redis.call("HSET", KEYS[1], "closed", now_seconds)
-  redis.call("HDEL", KEYS[1], "s", "c")
+  -- The configuration stays: the account's history is read in its zone and currency.
+  redis.call("HDEL", KEYS[1], "s")
   redis.call("ZREM", KEYS[3], ARGV[4])
   return {0, 0, 0}
 end

@@ -21,6 +21,7 @@ from authz.reasons import CLASSES, CallClass
 from authz.store import keys
 from authz.store.constants import Recharge
 from authz.store.layouts import ACCOUNT_STATE, LIMITS, NONE
+from authz.validation import check_email
 
 if TYPE_CHECKING:
     from authz.store.client import StoreClient
@@ -289,8 +290,24 @@ def check_config(config: AccountConfig) -> None:
             raise InvalidInput(
                 "auto_recharge.mode", "`credit` is for sub-accounts: a master's balance is money"
             )
+    for address in alert_addresses(config) or ():
+        try:
+            check_email(address)
+        except ValueError as error:
+            raise InvalidInput("metadata.alert_email", str(error)) from None
     if sum(len(key) + len(value) for key, value in config.metadata.items()) > 16_384:
         raise InvalidInput("metadata", "more than 16 KiB")
+
+
+def alert_addresses(config: AccountConfig) -> tuple[str, ...] | None:
+    """Return who is mailed about an account, of `metadata.alert_email`: addresses with commas.
+
+    None where the account says nothing, so that its parent's apply; empty where it wants none.
+    """
+    text = config.metadata.get("alert_email")
+    if text is None:
+        return None
+    return tuple(address.strip() for address in text.split(",") if address.strip())
 
 
 def _check_not_negative(name: str, amount: str | None) -> None:
@@ -372,6 +389,14 @@ class AccountDirectory:
         tag = await self.tag_of(account_id)
         return None if tag is None else await self._read(tag, account_id, 1000)
 
+    async def last_config(self, account_id: str) -> AccountConfig | None:
+        """Return an account's configuration, of a closed one its last, or None."""
+        tag = await self.tag_of(account_id)
+        if tag is None:
+            return None
+        config = await self._client.execute("HGET", keys.account(tag, account_id), "c")
+        return None if config is None else _decode_config(config)
+
     async def _read(self, tag: str, account_id: str, deadline_ms: int) -> AccountRecord | None:
         state, config = await self._client.execute(
             "HMGET", keys.account(tag, account_id), "s", "c", deadline_ms=deadline_ms
@@ -410,5 +435,5 @@ def available(state: Any, account: Account) -> int | None:
 
 __all__ = [
     "Account", "AccountDirectory", "AccountRecord", "Chain", "Period",
-    "available", "check_config", "encode_config", "period_at",
+    "alert_addresses", "available", "check_config", "encode_config", "period_at",
 ]  # fmt: skip

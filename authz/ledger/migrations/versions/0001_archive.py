@@ -27,6 +27,14 @@ def upgrade() -> None:
         sqlite_where=is_refund,
         postgresql_where=is_refund,
     )
+    is_no_call = sa.text("kind <> 1")
+    op.create_index(
+        "movements_but_calls",
+        "movements",
+        ["account", "booked_us", "sequence"],
+        sqlite_where=is_no_call,
+        postgresql_where=is_no_call,
+    )
     op.create_table(
         "disowned",
         _number("disowned_at"),
@@ -86,7 +94,10 @@ def _create_events() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.ForeignKeyConstraint(["event_id"], ["events.id"]),
     )
-    op.create_index("deliveries_due", "deliveries", ["state", "next_attempt_at"])
+    op.create_index(
+        "deliveries_due", "deliveries", ["state", "channel", "target", "next_attempt_at"]
+    )
+    op.create_index("deliveries_by_time", "deliveries", ["created_at", "id"])
     op.create_index("deliveries_by_event", "deliveries", ["event_id"])
 
 

@@ -1,0 +1,254 @@
+"""An account's history: transactions, usage and statements from the archive.
+
+Each question first lets the archive take in what the account's ledger has, so that whoever has
+booked something sees it. What it then asks of the database is read from one moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Annotated, Final, NamedTuple
+from zoneinfo import ZoneInfo
+
+from msgspec import Meta, Struct
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from authz.errors import ArchiveUnavailable, InvalidInput, NotFound
+from authz.ledger.csv_file import csv_chunks
+from authz.ledger.database import Database
+from authz.ledger.selections import MovementQuery, Selection, TransactionQuery
+from authz.ledger.statements import read_sheet
+from authz.ledger.transactions import Transaction, read_page, stream_rows
+from authz.ledger.usage import (
+    BillingSums,
+    ClassSums,
+    KindSums,
+    OriginSums,
+    UsageSums,
+    read_usage,
+)
+from authz.ledger.windows import (
+    MICROS_PER_SECOND,
+    Window,
+    moment_text,
+    month_at,
+    parse_month,
+)
+from authz.model import AccountConfig, AccountId
+from authz.money import format_amount
+from authz.store.accounts import AccountDirectory
+from authz.store.client import StoreClient
+
+#: Questions that one process asks the database at a time: the archive needs connections too.
+_READS_MAX: Final = 4
+_WAIT_SECONDS: Final = 10
+
+#: Lets the archive take in what the ledger of an account's bucket has by now.
+CatchUp = Callable[[str], Awaitable[None]]
+
+
+class StatementQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Of which account and month, such as `2026-11`; without one, the month that is running."""
+
+    id: AccountId
+    month: Annotated[str, Meta(min_length=1, max_length=40)] | None = None
+
+
+class TransactionPage(Struct, frozen=True, kw_only=True):
+    """Some transactions of a window; `cursor` asks for the next, null: there are no more.
+
+    An open side of the window is null.
+    """
+
+    account: str
+    currency: str
+    timezone: str
+    start: str | None
+    end: str | None
+    transactions: tuple[Transaction, ...]
+    cursor: str | None
+
+
+class UsageAnswer(Struct, frozen=True, kw_only=True):
+    """What an account used in a window; each list adds up to the total, or to its calls.
+
+    `by_origin` has the accounts that were charged most; `more_origins` says that there are
+    others.
+    """
+
+    account: str
+    currency: str
+    timezone: str
+    start: str | None
+    end: str | None
+    total: UsageSums
+    by_kind: tuple[KindSums, ...]
+    by_class: tuple[ClassSums, ...]
+    by_billing: tuple[BillingSums, ...]
+    by_origin: tuple[OriginSums, ...]
+    more_origins: bool
+
+
+class Statement(Struct, frozen=True, kw_only=True):
+    """A month of an account, by the time of booking in its time zone.
+
+    `opening_balance` (what rolls over from the month before) and the amounts of `totals` make
+    `closing_balance`. `complete` says that the month is over and that nothing will change.
+    """
+
+    account: str
+    currency: str
+    timezone: str
+    month: str
+    start: str
+    end: str
+    complete: bool
+    opening_balance: str
+    totals: tuple[KindSums, ...]
+    closing_balance: str
+
+
+class TransactionFile(NamedTuple):
+    """All transactions of a selection as CSV, to be taken chunk by chunk."""
+
+    name: str
+    chunks: AsyncIterator[bytes]
+
+
+class _Asked(NamedTuple):
+    """An account as its history is told: in its currency and its days."""
+
+    currency: str
+    timezone: str
+    zone: ZoneInfo
+
+
+class History:
+    """Answers questions about what was booked; any number of processes may.
+
+    Every method raises NotFound for an account that never was, InvalidInput naming the field,
+    StoreError when the store does not answer, ArchiveUnavailable or ArchiveElsewhere when the
+    archive does not.
+    """
+
+    def __init__(
+        self,
+        client: StoreClient,
+        directory: AccountDirectory,
+        database: Database,
+        catch_up: CatchUp,
+    ) -> None:
+        self._client = client
+        self._directory = directory
+        self._database = database
+        self._catch_up = catch_up
+        self._reads = asyncio.Semaphore(_READS_MAX)
+
+    async def transactions(self, query: TransactionQuery) -> TransactionPage:
+        """Return one page of an account's transactions."""
+        asked = await self._asked(query.id)
+        selection = Selection.of(query, asked.zone)
+        await self._catch_up(query.id)
+        async with self._read() as connection:
+            page = await read_page(connection, selection, query.sort, query.cursor, query.limit)
+        start, end = _shown(selection.window)
+        return TransactionPage(
+            account=query.id,
+            currency=asked.currency,
+            timezone=asked.timezone,
+            start=start,
+            end=end,
+            transactions=page.transactions,
+            cursor=page.cursor,
+        )
+
+    async def transactions_csv(self, query: TransactionQuery) -> TransactionFile:
+        """Return all of an account's transactions as a file in the time zone of the account.
+
+        Besides what the chunks raise, InvalidInput for a cursor, of which a file has no use.
+        """
+        if query.cursor is not None:
+            raise InvalidInput("cursor", "a file has no pages: leave it out, and limit too")
+        asked = await self._asked(query.id)
+        selection = Selection.of(query, asked.zone)
+        await self._catch_up(query.id)
+        parts = stream_rows(self._read, selection, query.sort)
+        name = "-".join(("transactions", query.id, *_days(selection.window, asked.zone)))
+        return TransactionFile(f"{name}.csv", csv_chunks(parts, asked.zone, asked.currency))
+
+    async def usage(self, query: MovementQuery) -> UsageAnswer:
+        """Return the sums of an account's movements."""
+        asked = await self._asked(query.id)
+        selection = Selection.of(query, asked.zone)
+        await self._catch_up(query.id)
+        async with self._read() as connection:
+            usage = await read_usage(connection, selection)
+        start, end = _shown(selection.window)
+        return UsageAnswer(
+            account=query.id,
+            currency=asked.currency,
+            timezone=asked.timezone,
+            start=start,
+            end=end,
+            **usage._asdict(),
+        )
+
+    async def statement(self, query: StatementQuery) -> Statement:
+        """Return an account's statement of a month that has begun."""
+        asked = await self._asked(query.id)
+        # The store's time, before the archive takes in what was booked until then: a month that
+        # is over by it can get no more entries that are not archived.
+        seconds, micros = await self._client.execute("TIME")
+        now_us = int(seconds) * MICROS_PER_SECOND + int(micros)
+        present = month_at(now_us, asked.zone)
+        month = present if query.month is None else parse_month(query.month)
+        if month > present:
+            raise InvalidInput("month", f"{month} has not begun")
+        await self._catch_up(query.id)
+        start_us, end_us = month.window(asked.zone)
+        async with self._read() as connection:
+            sheet = await read_sheet(connection, query.id, start_us, end_us)
+        return Statement(
+            account=query.id,
+            currency=asked.currency,
+            timezone=asked.timezone,
+            month=str(month),
+            start=moment_text(start_us),
+            end=moment_text(end_us),
+            complete=now_us >= end_us,
+            opening_balance=format_amount(sheet.opening_micros),
+            totals=sheet.totals,
+            closing_balance=format_amount(sheet.closing_micros),
+        )
+
+    async def _asked(self, account_id: str) -> _Asked:
+        config: AccountConfig | None = await self._directory.last_config(account_id)
+        if config is None:
+            raise NotFound(f"no account {account_id}")
+        return _Asked(config.currency, config.timezone, ZoneInfo(config.timezone))
+
+    @contextlib.asynccontextmanager
+    async def _read(self) -> AsyncIterator[AsyncConnection]:
+        try:
+            async with asyncio.timeout(_WAIT_SECONDS):
+                await self._reads.acquire()
+        except TimeoutError:
+            raise ArchiveUnavailable("too many questions are being answered") from None
+        try:
+            async with self._database.read() as connection:
+                yield connection
+        finally:
+            self._reads.release()
+
+
+def _shown(window: Window) -> list[str | None]:
+    return [None if side is None else moment_text(side) for side in window]
+
+
+def _days(window: Window, zone: dt.tzinfo) -> list[str]:
+    """Return the dates that name a file: the first and the last day of a window."""
+    last_us = None if window.end_us is None else window.end_us - 1
+    return [moment_text(side, zone)[:10] for side in (window.start_us, last_us) if side is not None]
