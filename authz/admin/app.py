@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from aiohttp import hdrs, web
 
 from authz import log
 from authz.admin.access import Access
+from authz.admin.callers import ANONYMOUS, Caller, current_caller
 from authz.admin.handlers import ROUTES
 from authz.admin.inputs import parameters_of, read_body
 from authz.admin.messages import Health
-from authz.admin.problems import document_of
+from authz.admin.problems import Problem, document_of
 from authz.admin.routes import CsvFile, Reply, Route
+from authz.admin.scope import Tree
 from authz.admin.services import Services
 from authz.problems import PROBLEM_JSON, ProblemDocument, problem, retry_seconds
 
 _encode = msgspec.json.Encoder().encode
-_CHANGING = frozenset({"PUT", "PATCH", "POST", "DELETE"})
-_HEALTH_PATHS = frozenset({"/livez", "/readyz"})
+_CHANGING: Final = frozenset({"PUT", "PATCH", "POST", "DELETE"})
+#: For probes, which have no token.
+_OPEN_PATHS: Final = frozenset({"/livez", "/readyz"})
 
 _Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -32,23 +35,33 @@ def create_app(services: Services, readiness: Callable[[], str | None]) -> web.A
     The caller closes the services after the application's end.
     """
     settings = services.context.settings.admin
-    access = Access(settings.token)
+    access = Access(settings.token, services.tokens)
+    routes = {(route.method, route.path): route for route in ROUTES}
 
     @web.middleware
     async def guard(request: web.Request, handler: _Handle) -> web.StreamResponse:
-        route = _route_name(request)
+        passage = Passage(route=routes.get((request.method, _path_template(request))))
+        request[_PASSAGE] = passage
+        wait_seconds = None
         try:
-            if request.path not in _HEALTH_PATHS:
-                access.check(request)
+            if request.path not in _OPEN_PATHS:
+                passage.caller = await access.identify(request)
             response = await handler(request)
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            document = document_of(error, route)
+            document = document_of(error, f"{request.method} {_path_template(request)}")
+            if passage.tree is not None:
+                document = passage.tree.cut_problem(document)
+            passage.reason = document.reason
             response = _problem_response(document)
             if isinstance(error, web.HTTPMethodNotAllowed):
                 response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
-        _audit(request, route, response.status)
+            if isinstance(error, Problem):
+                wait_seconds = error.retry_seconds
+        if wait_seconds is not None:
+            response.headers[hdrs.RETRY_AFTER] = str(wait_seconds)
+        await _record(services, request, passage, response.status)
         return response
 
     app = web.Application(middlewares=[guard], client_max_size=settings.body_bytes_max)
@@ -60,25 +73,63 @@ def create_app(services: Services, readiness: Callable[[], str | None]) -> web.A
     return app
 
 
+class Passage:
+    """What is found out about a request on its way: for its answer and for the log of changes."""
+
+    def __init__(self, route: Route | None) -> None:
+        self.route = route
+        self.caller: Caller | None = None
+        self.tree: Tree | None = None
+        self.parameters: Any = None
+        self.body: Any = None
+        self.reason: str | None = None
+
+    def detail(self) -> dict[str, Any]:
+        """Return what was asked for, for the log of changes."""
+        detail = {"query": self.parameters, "body": self.body, "reason": self.reason}
+        if isinstance(self.body, bytes):
+            detail["body"] = {"bytes": len(self.body)}
+        if self.caller is not None:
+            # Names may be given again; the id tells which token it was.
+            detail["by"] = self.caller.token_id
+        return {name: value for name, value in detail.items() if value is not None}
+
+
+_PASSAGE: Final = web.RequestKey("passage", Passage)
+
+
 def _handler(services: Services, route: Route) -> _Handle:
     body_bytes_max = services.context.settings.admin.body_bytes_max
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        parameters = parameters_of(request, route.parameters)
-        body = await read_body(request, route.body, body_bytes_max)
-        return await _respond(request, await route.handler(services, parameters, body))
+        passage = request[_PASSAGE]
+        caller = passage.caller or ANONYMOUS
+        if caller.role < route.role:
+            detail = f"this takes the role {route.role.label}, the token has {caller.role.label}"
+            raise Problem(problem(403, "role_insufficient", detail))
+        passage.parameters = parameters = parameters_of(request, route.parameters)
+        if caller.account is not None:
+            passage.tree = await Tree.of(services, caller.account)
+            parameters = await passage.tree.admit(route, parameters)
+        passage.body = body = await read_body(request, route.body, body_bytes_max)
+        if passage.tree is not None:
+            await passage.tree.admit_body(route, parameters, body)
+        current_caller.set(caller)
+        answer = await route.handler(services, parameters, body)
+        return await _respond(request, answer, passage.tree)
 
     return handle
 
 
-async def _respond(request: web.Request, answer: Any) -> web.StreamResponse:
+async def _respond(request: web.Request, answer: Any, tree: Tree | None) -> web.StreamResponse:
     if isinstance(answer, CsvFile):
         return await _send_file(request, answer)
     reply = answer if isinstance(answer, Reply) else Reply(200, answer)
     if reply.document is None:
         return web.Response(status=reply.status)
+    document = reply.document if tree is None else tree.cut(reply.document)
     return web.Response(
-        status=reply.status, body=_encode(reply.document), content_type="application/json"
+        status=reply.status, body=_encode(document), content_type="application/json"
     )
 
 
@@ -112,22 +163,41 @@ def _problem_response(document: ProblemDocument) -> web.Response:
     return response
 
 
-def _route_name(request: web.Request) -> str:
-    """Return method and path template, never what the caller put into it."""
+def _path_template(request: web.Request) -> str:
+    """Return the path's template, never what the caller put into it."""
     resource = request.match_info.route.resource
-    return f"{request.method} {'unmatched' if resource is None else resource.canonical}"
+    return "unmatched" if resource is None else resource.canonical
 
 
-def _audit(request: web.Request, route: str, status: int) -> None:
-    """Write down every request that may have changed something, and how it ended."""
-    if request.method in _CHANGING:
-        log.event(
-            "admin_request",
-            route=route,
-            target=request.match_info.get("id") or request.match_info.get("name"),
-            status=status,
-            remote=request.remote,
-        )
+async def _record(services: Services, request: web.Request, passage: Passage, status: int) -> None:
+    """Write down every request that may have changed something, and how it ended.
+
+    Who is nobody gets a line of the process's log only, unless a token was tried: the attempts
+    are limited, requests without a token are not.
+    """
+    if request.method not in _CHANGING:
+        return
+    action = f"{request.method} {_path_template(request)}"
+    who = "" if passage.caller is None else passage.caller.name
+    target = request.match_info.get("id") or next(iter(request.match_info.values()), None)
+    log.event(
+        "admin_request",
+        route=action,
+        target=target,
+        status=status,
+        who=who,
+        remote=request.remote,
+    )
+    if passage.route is None or (passage.caller is None and passage.reason != "token_wrong"):
+        return
+    await services.changes.record(
+        who=who,
+        remote=request.remote or "",
+        action=action,
+        target=target,
+        status=status,
+        detail=passage.detail(),
+    )
 
 
 async def _name_server(_request: web.Request, response: web.StreamResponse) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from authz.admin import calls, prices
+from authz.admin.access_handlers import create_token, list_tokens, revoke_token, who_am_i
 from authz.admin.decks import DeckImport, DeckList
 from authz.admin.messages import (
     AccountBody,
@@ -29,6 +30,7 @@ from authz.admin.problems import refused_posting
 from authz.admin.roles import Reach, Role, Within
 from authz.admin.routes import Body, CsvFile, Reply, Route
 from authz.admin.services import Services
+from authz.admin.tokens import CallerView, NewToken, TokenList, TokenPath, TokenRequest
 from authz.engine.balances import BalanceView, read_balance
 from authz.engine.inspect import call_state
 from authz.engine.orphans import orphan_switch
@@ -190,4 +192,12 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/switches/{name}/restarted",
           "Make orphans of all calls that a switch had open.", post_switch_restarted,
           SwitchPath, None, {200: SwitchRestarted}, Role.OPERATE, Reach.WHOLE),
+    Route("GET", "/v1/whoami", "Say who the caller is and what the token may do.", who_am_i,
+          None, None, {200: CallerView}, Role.READ, Reach.ANY),
+    Route("GET", "/v1/tokens", "List all tokens, without their secrets.", list_tokens,
+          None, None, {200: TokenList}, Role.ADMIN, Reach.WHOLE),
+    Route("POST", "/v1/tokens", "Make a token; it is told only in this answer.", create_token,
+          None, TokenRequest, {201: NewToken}, Role.ADMIN, Reach.WHOLE),
+    Route("DELETE", "/v1/tokens/{id}", "Revoke a token; it is refused from then on.",
+          revoke_token, TokenPath, None, {204: None}, Role.ADMIN, Reach.WHOLE),
 )  # fmt: skip

@@ -29,11 +29,12 @@ class DeckProblem(ProblemDocument, frozen=True, kw_only=True, omit_defaults=True
 
 
 class Problem(AuthzError):
-    """A request that ends in this document."""
+    """A request that ends in this document; `retry_seconds` says when to come again."""
 
-    def __init__(self, document: ProblemDocument) -> None:
+    def __init__(self, document: ProblemDocument, *, retry_seconds: int | None = None) -> None:
         super().__init__(document.detail or document.reason)
         self.document = document
+        self.retry_seconds = retry_seconds
 
 
 def refused_posting(refused: PostingRefused) -> Problem:

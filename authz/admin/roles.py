@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from enum import Enum, IntEnum, auto
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+
+from authz.store.tokens import RoleName
 
 if TYPE_CHECKING:
     from authz.admin.services import Services
@@ -25,9 +27,21 @@ class Role(IntEnum):
     ADMIN = 3
 
     @property
-    def label(self) -> str:
+    def label(self) -> RoleName:
         """The role's name as tokens and documents have it."""
-        return self.name.lower()
+        return _LABELS[self]
+
+    @classmethod
+    def labelled(cls, label: RoleName) -> Self:
+        """Return the role of this name."""
+        return cls[label.upper()]
+
+
+_LABELS: Final[dict[Role, RoleName]] = {
+    Role.READ: "read",
+    Role.OPERATE: "operate",
+    Role.ADMIN: "admin",
+}
 
 
 class Reach(Enum):

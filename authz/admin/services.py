@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from authz.admin.changes import ChangeLog
 from authz.admin.decks import DeckService
+from authz.admin.tokens import TokenService
 from authz.engine.accounts import AccountService
 from authz.engine.context import Context
 from authz.engine.postings import PostingService
@@ -19,3 +21,5 @@ class Services:
             client, directory, clock, closed_hours=context.closed_hours, resend=context.resend
         )
         self.decks = DeckService(client, context.settings.decks)
+        self.tokens = TokenService(client, directory, clock)
+        self.changes = ChangeLog(client, clock)
