@@ -10,6 +10,11 @@ import msgspec
 from authz.errors import InvalidInput
 
 _PLACE: Final = re.compile(r" - at `(?:key in )?\$\.?(?P<path>[^`]*)`\Z")
+#: What mail servers agree on; quoted local parts and bare hosts are not among it.
+_EMAIL: Final = re.compile(
+    r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@(?=.{1,253}\Z)"
+    r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}[A-Za-z0-9])?)*\Z"
+)
 _NAMED_FIELD: Final = re.compile(
     r"\AObject (?:contains unknown|missing required) field `(?P<name>[^`]*)`"
 )
@@ -36,3 +41,9 @@ def parse_bucket_cursor(cursor: str | None, buckets: int) -> tuple[int, int]:
     if not (bucket.isdecimal() and position.isdecimal() and int(bucket) < buckets):
         raise InvalidInput("cursor", "is not the cursor of an earlier page")
     return int(bucket), int(position)
+
+
+def check_email(address: str) -> None:
+    """Raise ValueError unless the text is one bare address such as `ops@example.net`."""
+    if not _EMAIL.match(address):
+        raise ValueError(f"{address[:80]!r} is not an e-mail address such as ops@example.net")

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from authz.config import load as loading
+from authz.config.alerts import EmailSettings, EventSettings, WebhookSettings
 from authz.config.archive import ArchiveSettings
 from authz.config.fields import Setting, about, settings_of
 from authz.config.freeswitch import FreeswitchSettings, check_freeswitch
@@ -52,6 +53,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     spool: SpoolSettings = SpoolSettings()
     server: ServerSettings = ServerSettings()
     archive: ArchiveSettings = ArchiveSettings()
+    events: EventSettings = EventSettings()
+    webhooks: WebhookSettings = WebhookSettings()
+    email: EmailSettings = EmailSettings()
     freeswitch: FreeswitchSettings = FreeswitchSettings()
     freeswitch_web: FreeswitchWebSettings = FreeswitchWebSettings()
     log: LogSettings = LogSettings()

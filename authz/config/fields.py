@@ -16,6 +16,9 @@ from typing import Any, Final, Literal, NamedTuple, get_args, get_origin, get_ty
 import msgspec
 from msgspec import Meta
 
+from authz.event_types import is_pattern
+from authz.validation import check_email
+
 VARIABLE_PREFIX: Final = "AUTHZ_"
 _TOKEN_LENGTH_MIN: Final = 16
 #: What a dial string may leave to be filled in for each call.
@@ -184,6 +187,11 @@ def _allowed(annotation: Any) -> str:
     return "a text"
 
 
+def _check_event(pattern: str) -> None:
+    if not is_pattern(pattern):
+        raise ValueError("it is neither an event nor a pattern such as balance.*")
+
+
 class Format(NamedTuple):
     """A kind of text. `check` raises ValueError, with what is wrong, unless it fits."""
 
@@ -279,5 +287,7 @@ FORMATS: Final[dict[str, Format]] = {
     "dial_string": Format(
         "a dial string with {number}, {digits}, {dialled} or {account}", _check_dial_string
     ),
+    "email": Format("an e-mail address such as ops@example.net", check_email),
+    "event": Format("a list of events, or patterns such as balance.*", _check_event),
     "dialled": Format("a list of digits, * and #, such as 112, 911", _check_dialled),
 }

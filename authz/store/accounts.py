@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _CACHED_CHAINS_MAX = 100_000
 _MICROS_PER_SECOND = 1_000_000
+#: Addresses that one account may name for its alerts.
+_ALERT_ADDRESSES_MAX = 10
 _decode_config = msgspec.json.Decoder(AccountConfig).decode
 encode_config = msgspec.json.Encoder().encode
 
@@ -290,7 +292,10 @@ def check_config(config: AccountConfig) -> None:
             raise InvalidInput(
                 "auto_recharge.mode", "`credit` is for sub-accounts: a master's balance is money"
             )
-    for address in alert_addresses(config) or ():
+    addresses = alert_addresses(config) or ()
+    if len(addresses) > _ALERT_ADDRESSES_MAX:
+        raise InvalidInput("metadata.alert_email", f"more than {_ALERT_ADDRESSES_MAX} addresses")
+    for address in addresses:
         try:
             check_email(address)
         except ValueError as error:
