@@ -1,0 +1,3 @@
+"""Doubles of a FreeSWITCH: transcripts of a real one, their replay, and a simulator cut from them."""
+
+from __future__ import annotations
