@@ -13,8 +13,9 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
-from authz import log
+from authz import log, meters
 from authz.hooks.access import Access
+from authz.hooks.freeswitch.web import add_freeswitch_routes
 from authz.hooks.messages import Limits
 from authz.hooks.routes import hook_routes
 from authz.hooks.server import HookServer
@@ -24,6 +25,8 @@ from authz.server.engine_host import EngineHost
 #: When the cyclic collector looks at young, middle and old objects. Only connections and errors
 #: leave cycles; what a worker remembers of its calls would be walked again and again in vain.
 _COLLECTOR_THRESHOLDS: Final = (10_000, 10, 100)
+_CONNECTIONS: Final = meters.gauge("authz_hook_open_connections")
+_IN_FLIGHT: Final = meters.gauge("authz_hook_in_flight")
 
 
 class Backend(Protocol):
@@ -46,8 +49,10 @@ class EngineBackend:
         """Serve with the host's engine; its settings bound every request."""
         hook = host.settings.hook
         self._host = host
+        routes = hook_routes(host.engine, host.readiness)
+        add_freeswitch_routes(routes, host.engine, host.settings)
         self._server = HookServer(
-            hook_routes(host.engine, host.readiness),
+            routes,
             access=Access((hook.token,) if hook.token else (), hook.allow),
             limits=Limits(
                 header_bytes_max=hook.header_bytes_max,
@@ -61,6 +66,11 @@ class EngineBackend:
     def protocol(self, on_closed: Callable[[], None]) -> asyncio.Protocol:
         """Return the protocol of one new connection."""
         return self._server.protocol(on_closed)
+
+    def publish(self) -> None:
+        """Set the gauges of the listener."""
+        _CONNECTIONS.set(self._server.connections)
+        _IN_FLIGHT.set(self._server.in_flight)
 
     async def drain(self, limit_seconds: int) -> None:
         """Answer what has come in, then close every connection."""
