@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
 import os
 import socket
 import stat
@@ -108,7 +107,10 @@ def _open_tcp(name: str, address: str, settings: Settings) -> socket.socket:
         )[0]
     except OSError as error:
         raise ConfigError(f"{key}: {host} is no address of this host ({error})") from error
-    _require_guard(name, str(resolved[0]), settings)
+    if name == HOOK_TCP:
+        hook = settings.hook
+        rule = access.Access((hook.token,) if hook.token else (), hook.allow)
+        access.require_guard([str(resolved[0])], rule)
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -121,22 +123,6 @@ def _open_tcp(name: str, address: str, settings: Settings) -> socket.socket:
         raise ConfigError(f"{key}: {_bind_advice(key, address, error)}") from error
     listener.setblocking(False)
     return listener
-
-
-def _require_guard(name: str, host: str, settings: Settings) -> None:
-    """Refuse a listener that other machines reach and nothing guards."""
-    if name == ADMIN:
-        if (
-            settings.admin.token is None
-            and not ipaddress.ip_address(host.partition("%")[0]).is_loopback
-        ):
-            raise ConfigError(
-                f"admin.listen: {host} can be reached from other machines; set admin.token (or "
-                "admin.token_file), or listen on 127.0.0.1 or [::1]"
-            )
-        return
-    hook = settings.hook
-    access.require_guard([host], access.Access((hook.token,) if hook.token else (), hook.allow))
 
 
 def _bind_advice(key: str, address: str, error: OSError) -> str:

@@ -20,9 +20,10 @@ from typing import Any, Final, Protocol
 from authz import log
 from authz.config import Settings, all_settings
 from authz.errors import AuthzError, ConfigError
+from authz.server.admin_guard import require_admin_guard
 from authz.server.child import configure_log
 from authz.server.crew import Crew, Plan, Programs
-from authz.server.listeners import Listeners
+from authz.server.listeners import ADMIN, Listeners
 from authz.server.notify import Notifier
 from authz.server.process import PINGS_UNANSWERED_MAX, ProcessFailed
 
@@ -93,6 +94,7 @@ class Supervisor:
         _prepare_state_dir(settings)
         self._listeners.open(settings)
         self._store_url = await self._store.start()
+        await self._require_admin_guard(settings)
         self._crew = Crew(self._programs, self._plan(settings), self._give_up)
         await self._crew.start()
         addresses = self._listeners.addresses()
@@ -124,6 +126,7 @@ class Supervisor:
             settings = _keep_fixed(self._settings, self._load())
             change = self._listeners.open(settings)
             try:
+                await self._require_admin_guard(settings)
                 await crew.follow(self._plan(settings))
             except (ConfigError, ProcessFailed):
                 change.undo()
@@ -152,6 +155,10 @@ class Supervisor:
             await self._store.keep()
         except AuthzError as error:
             self._give_up(error)
+
+    async def _require_admin_guard(self, settings: Settings) -> None:
+        listener = self._listeners.by_name().get(ADMIN)
+        await require_admin_guard(listener, settings, self._store_url)
 
     def _plan(self, settings: Settings) -> Plan:
         return Plan(settings, self._store_url, self._listeners.by_name())
