@@ -6,6 +6,7 @@
   latter.
 - Tests run on asyncio's own event loop; those of a module with `EVERY_LOOP = True` also on uvloop,
   the daemon's.
+- `tally`: what the meters count from the beginning of the test.
 - `rng`: a random generator; the session's seed is in pytest's header, AUTHZ_TEST_SEED repeats it.
 """
 
@@ -24,6 +25,7 @@ from audit_helper import assert_clean_audit
 from hypothesis import settings
 from postgres import PostgresServer
 from servers import DEFAULT_KIND, Server, ServerPool, find_servers
+from tally import Tally
 from world import World
 
 from authz.store.client import StoreClient
@@ -63,6 +65,12 @@ def pytest_asyncio_loop_factories(
 def rng(request: pytest.FixtureRequest) -> random.Random:
     """A generator that depends on the session's seed and the test's name alone."""
     return random.Random(f"{_SEED}:{request.node.nodeid}")
+
+
+@pytest.fixture
+def tally() -> Tally:
+    """What this process's meters count from here on."""
+    return Tally()
 
 
 @pytest.fixture(scope="session")

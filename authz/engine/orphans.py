@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from authz import log
+from authz import log, meters
 from authz.engine.context import ATTEMPTS_MAX, Context
 from authz.errors import AuthzError
 from authz.model import SwitchRestarted
@@ -26,6 +26,7 @@ from authz.store.records import CallRecord, ledger_strings, unpack_call
 PAGE_MEMBERS = 500
 PASS_SECONDS = 5
 _CLOCK_JUMP_SECONDS = 5
+_ORPHANED = meters.counter("authz_calls_orphaned_total")
 
 
 class SweepReport(Struct, frozen=True):
@@ -140,6 +141,7 @@ async def claim(context: Context, tag: str, member: bytes, *, forced: bool) -> b
             continue
         claimed = bool(reply[0] == 0)
         if claimed:
+            _ORPHANED.add()
             context.memory.forget(account, call_id)
             context.gate.closed((account, call_id))
         return claimed

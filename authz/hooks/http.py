@@ -9,6 +9,7 @@ from typing import cast
 
 import httptools
 
+from authz.hooks import counts
 from authz.hooks.messages import Request
 from authz.hooks.pipeline import UNMATCHED, Exchange, Pipeline
 from authz.hooks.problems import Problem, from_exception, overloaded
@@ -80,9 +81,9 @@ class HookProtocol(asyncio.Protocol):
         site = self._site
         # uvloop's transports are stream transports without being subclasses of asyncio's.
         self._transport = transport = cast(asyncio.Transport, transport)
-        site.counters.connections_total += 1
+        counts.CONNECTIONS.add()
         if len(site.connections) >= self._limits.connections_max or site.draining:
-            site.counters.connections_refused += 1
+            counts.CONNECTIONS_REFUSED.add()
             self._is_deaf = True
             transport.write(site.heads.render(overloaded().response(), b"", False))
             transport.close()
@@ -257,12 +258,12 @@ class HookProtocol(asyncio.Protocol):
                 transport.abort()
         elif self._stalled_since is not None:
             if now - self._stalled_since >= limits.request_seconds:
-                self._site.counters.timeouts += 1
+                counts.TIMEOUTS.add()
                 transport.abort()
         elif self.is_receiving:
             late = now - self._received_since >= limits.request_seconds
             if late and not self._reading_is_paused:
-                self._site.counters.timeouts += 1
+                counts.TIMEOUTS.add()
                 self._refuse(Problem(408, "request_timeout", "the request did not arrive in time"))
         elif self._pipeline.is_empty and now - self._idle_since >= limits.idle_seconds:
             self._close_idle(transport)
@@ -307,6 +308,7 @@ class HookProtocol(asyncio.Protocol):
     def _admit(self, exchange: Exchange, method: bytes) -> None:
         site, headers = self._site, self._headers
         if not self._is_local and not self._address_is_allowed:
+            counts.ACCESS_FAILURES.add()
             raise Problem(403, "address_not_allowed", "this address may not connect", close=True)
         match = site.routes.find(self._url)
         endpoint = match.endpoints.get(method)
@@ -320,6 +322,7 @@ class HookProtocol(asyncio.Protocol):
         exchange.endpoint = endpoint
         is_known = self._is_local or endpoint.is_open
         if not is_known and not site.access.admits_authorization(headers.get(b"authorization")):
+            counts.ACCESS_FAILURES.add()
             raise Problem(
                 401,
                 "unauthorized",
@@ -408,7 +411,7 @@ class HookProtocol(asyncio.Protocol):
     def _close_idle(self, transport: asyncio.Transport) -> None:
         if transport.get_write_buffer_size():
             # close() would wait for ever for a client that does not read.
-            self._site.counters.timeouts += 1
+            counts.TIMEOUTS.add()
             transport.abort()
         else:
             transport.close()

@@ -1,4 +1,4 @@
-"""What passes between the HTTP protocol and the endpoints: requests, responses, limits, counts."""
+"""What passes between the HTTP protocol and the endpoints: requests, responses, limits."""
 
 from __future__ import annotations
 
@@ -55,26 +55,6 @@ class Response(Struct, frozen=True, gc=False):
     body: bytes
     content_type: bytes = JSON
     headers: bytes = b""
-
-
-class Counters:
-    """Plain numbers of one process for whoever publishes metrics; read them at any time."""
-
-    def __init__(self) -> None:
-        #: Answers by (route name, status). Requests that match no route count as `unmatched`.
-        self.answers: dict[tuple[str, int], int] = {}
-        self.connections_total = 0
-        self.connections_refused = 0
-        #: Connections cut because their client broke a time limit.
-        self.timeouts = 0
-        #: Answers that found their connection gone.
-        self.answers_dropped = 0
-        self.overloaded = 0
-
-    def count_answer(self, route: str, status: int) -> None:
-        """Add one answer of that route."""
-        key = (route, status)
-        self.answers[key] = self.answers.get(key, 0) + 1
 
 
 class Heads:

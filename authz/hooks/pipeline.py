@@ -6,6 +6,8 @@ import asyncio
 from collections import deque
 from typing import Protocol
 
+from authz import meters
+from authz.hooks import counts
 from authz.hooks.messages import OrderKey, Payload, Request, Response
 from authz.hooks.problems import from_exception
 from authz.hooks.routing import Endpoint
@@ -20,6 +22,7 @@ class Exchange:
     """One request and the place of its answer among those of its connection."""
 
     __slots__ = (
+        "began_ns",
         "endpoint",
         "head_only",
         "is_http_1_0",
@@ -37,6 +40,8 @@ class Exchange:
     ) -> None:
         self.endpoint: Endpoint | None = None
         self.request: Request | None = None
+        #: When the request was complete (`meters.now_ns`).
+        self.began_ns = 0
         self.payload: Payload = None
         self.key: OrderKey = None
         #: The next request of the same call on this connection.
@@ -103,9 +108,10 @@ class Pipeline:
 
     def append(self, exchange: Exchange) -> None:
         """Take the next request of the connection, complete or already answered."""
+        exchange.began_ns = meters.now_ns()
         self._unanswered.append(exchange)
         if exchange.response is not None:
-            self._site.counters.count_answer(exchange.route, exchange.response.status)
+            counts.count_answer(exchange.route, exchange.response.status, exchange.began_ns)
             self._schedule_flush()
         elif self._unstarted or self._is_held or len(self._unanswered) > self._started_max:
             self._unstarted.append(exchange)
@@ -158,7 +164,7 @@ class Pipeline:
             except Exception as error:
                 return from_exception(error, endpoint.name).response()
             if refusal is not None:
-                site.counters.overloaded += 1
+                counts.OVERLOADED.add()
                 return refusal
         site.running.add(exchange)
         exchange.task = self._loop.create_task(self._run(exchange, endpoint))
@@ -188,9 +194,9 @@ class Pipeline:
         """Record an answer; return the request of the same call that may start now."""
         exchange.response = response
         exchange.task = None
-        self._site.counters.count_answer(exchange.route, response.status)
+        counts.count_answer(exchange.route, response.status, exchange.began_ns)
         if self._is_closed:
-            self._site.counters.answers_dropped += 1
+            counts.ANSWERS_DROPPED.add()
         else:
             self._schedule_flush()
         if exchange.key is not None and exchange.successor is None:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Protocol
 
 import msgspec
 
+from authz.engine.metered import count_authorize
 from authz.errors import CallUnknown
 from authz.hooks.bodies import JsonBody
 from authz.hooks.messages import JSON, UNSAID, OrderKey, Payload, Request, Response
@@ -98,6 +99,8 @@ class Authorize(_CallEndpoint):
             detail=reason.meaning,
             dry_run=payload.dry_run,
         )
+        if not payload.dry_run:
+            count_authorize(payload, denial)
         return Response(200, _encode(denial))
 
 

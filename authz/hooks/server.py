@@ -8,7 +8,7 @@ from collections.abc import Callable
 from authz import log
 from authz.hooks.access import Access
 from authz.hooks.http import HookProtocol
-from authz.hooks.messages import Counters, Limits
+from authz.hooks.messages import Limits
 from authz.hooks.routing import RouteTable
 from authz.hooks.site import Site
 
@@ -18,8 +18,8 @@ _TICK_SECONDS = 1.0
 class HookServer:
     """Serves the hook API on connections of any kind of stream socket, until it is drained.
 
-    Create it inside the running loop. `counters` are numbers for whoever publishes metrics;
-    time limits are looked at, and so exact to, every `tick_seconds`.
+    Create it inside the running loop. Time limits are looked at, and so exact to, every
+    `tick_seconds`.
     """
 
     def __init__(
@@ -28,12 +28,10 @@ class HookServer:
         *,
         access: Access,
         limits: Limits | None = None,
-        counters: Counters | None = None,
         tick_seconds: float = _TICK_SECONDS,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self.counters = counters or Counters()
-        self._site = Site(routes, access, limits or Limits(), self.counters)
+        self._site = Site(routes, access, limits or Limits())
         self._tick_seconds = tick_seconds
         self._timer = self._loop.call_later(tick_seconds, self._tick)
 

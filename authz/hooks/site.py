@@ -1,4 +1,4 @@
-"""What all connections of one process share: routes, rules, limits, counts and a coarse clock."""
+"""What all connections of one process share: routes, rules, limits and a coarse clock."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from authz.hooks.access import Access
-from authz.hooks.messages import Counters, Heads, Limits
+from authz.hooks.messages import Heads, Limits
 from authz.hooks.routing import RouteTable
 
 if TYPE_CHECKING:
@@ -18,13 +18,10 @@ if TYPE_CHECKING:
 class Site:
     """The shared state of the hook listeners of one process."""
 
-    def __init__(
-        self, routes: RouteTable, access: Access, limits: Limits, counters: Counters
-    ) -> None:
+    def __init__(self, routes: RouteTable, access: Access, limits: Limits) -> None:
         self.routes = routes
         self.access = access
         self.limits = limits
-        self.counters = counters
         self.heads = Heads()
         self.connections: set[HookProtocol] = set()
         #: Requests in the engine. The set is also what keeps their tasks alive.

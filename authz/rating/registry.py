@@ -47,6 +47,8 @@ class DeckRegistry:
         self._decks: dict[str, Deck] = {}
         self._mark: bytes | None = None
         self._is_complete = False
+        #: A number that is the same wherever the same decks are in force; 0 without any.
+        self.digest = 0
         self._compared_at = time.monotonic()
         self._task: asyncio.Task[None] | None = None
 
@@ -91,6 +93,7 @@ class DeckRegistry:
         for deck_id in self._decks.keys() - {manifest.facts.id for manifest in manifests}:
             del self._decks[deck_id]
             log.event("deck_removed", deck=deck_id)
+        self.digest = _digest(self.all())
         self._mark, self._is_complete = mark, not failures
         if changed:
             await asyncio.to_thread(self._remove_old_files, manifests)
@@ -189,6 +192,12 @@ async def _locked(path: Path) -> AsyncIterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _digest(decks: list[Deck]) -> int:
+    """Return 48 bits, so that also a program that knows but floats holds them exactly."""
+    text = "".join(f"{deck.facts.id}={deck.version}\n" for deck in decks)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest()) if text else 0
 
 
 class _NewFile:

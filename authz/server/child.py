@@ -16,9 +16,10 @@ from typing import Final, Protocol
 
 import uvloop
 
-from authz import log
+from authz import log, meters
 from authz.config import Settings, decode_settings
 from authz.errors import AuthzError, ConfigError, ProtocolError
+from authz.meters.shared import SharedMeters
 from authz.server.control import (
     Channel,
     Closed,
@@ -36,6 +37,7 @@ from authz.server.control import (
 
 EXIT_FAILURE: Final = 1
 EXIT_SETTING: Final = 2
+_STARTS: Final = meters.counter("authz_process_starts_total")
 
 
 class Service(Protocol):
@@ -60,6 +62,8 @@ class Order(Protocol):
     name: str
     settings: Settings
     store_url: str
+    #: Where the processes of the daemon count; None where each counts for itself.
+    meters: SharedMeters | None
 
     def connections_closed(self, connections: int) -> None:
         """Tell the supervisor that so many adopted connections have ended."""
@@ -75,7 +79,10 @@ class _Child:
     settings: Settings
     store_url: str
 
-    def __init__(self, end: socket.socket, build: Builder) -> None:
+    def __init__(
+        self, end: socket.socket, build: Builder, shared_meters: SharedMeters | None
+    ) -> None:
+        self.meters = shared_meters
         self._build = build
         self._service: Service | None = None
         self._started: asyncio.Future[tuple[Start, list[socket.socket]]] = (
@@ -109,6 +116,9 @@ class _Child:
         self.name, self.store_url = start.name, start.store_url
         self.settings = decode_settings(start.settings.encode())
         configure_log(self.settings, start.name)
+        if self.meters is not None:
+            self.meters.count_here(start.name)
+        _STARTS.add()
         try:
             self._service = await self._build(self)
             await self._service.serve(dict(zip(start.listeners, sockets, strict=True)))
@@ -169,14 +179,25 @@ def configure_log(settings: Settings, process: str) -> None:
     )
 
 
+def _adopt_meters(descriptor: int | None) -> SharedMeters | None:
+    try:
+        return None if descriptor is None else SharedMeters.adopt(descriptor)
+    except ProtocolError as error:
+        # Calls must be decided, counted or not.
+        log.event("meters_not_shared", level="warning", error=error)
+        return None
+
+
 def main(build: Builder) -> int:
     """Run a child whose service `build` makes; the control channel is named on the command line."""
     parser = argparse.ArgumentParser(description="A process of `authz serve`, which starts it.")
     parser.add_argument("--control", type=int, required=True, help="descriptor of the channel")
-    end = adopt_end(parser.parse_args().control)
+    parser.add_argument("--meters", type=int, help="descriptor of the shared meters")
+    arguments = parser.parse_args()
+    end = adopt_end(arguments.control)
 
     async def run() -> int:
-        return await _Child(end, build).run()
+        return await _Child(end, build, _adopt_meters(arguments.meters)).run()
 
     try:
         return uvloop.run(run())

@@ -13,9 +13,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from authz import log
+from authz import log, meters
 from authz.config import Settings, encode_settings
 from authz.errors import AuthzError, ConfigError
+from authz.meters.shared import SharedMeters
 from authz.server.balancer import Balancer
 from authz.server.listeners import ADMIN, HOOK_NAMES
 from authz.server.process import PINGS_UNANSWERED_MAX, Process, ProcessFailed
@@ -28,6 +29,7 @@ _BACKOFF_SECONDS_MAX: Final = 5.0
 #: What a process gets on top of its own times before it is killed: draining its connections
 #: and then finishing the engine's background work may each take `drain_seconds`.
 _END_MARGIN_SECONDS: Final = 2
+_ENDS: Final = meters.counters("authz_process_ends_total")
 
 
 class CrashLoop(AuthzError):
@@ -92,9 +94,14 @@ class Crew:
     """All children of one supervisor."""
 
     def __init__(
-        self, programs: Programs, plan: Plan, give_up: Callable[[AuthzError], None]
+        self,
+        programs: Programs,
+        plan: Plan,
+        give_up: Callable[[AuthzError], None],
+        shared_meters: SharedMeters | None = None,
     ) -> None:
         """`give_up` is told, once, why no further start is tried."""
+        self._meters = shared_meters
         self._programs = programs
         self._plan = plan
         self._give_up = give_up
@@ -194,12 +201,14 @@ class Crew:
     async def _bring_up(self, name: str, plan: Plan) -> Process:
         """Start a process and return it when it answers; raise ProcessFailed or ConfigError."""
         settings = plan.settings
+        has_row = self._meters is not None and self._meters.reserve(name)
         process = await Process.spawn(
             name,
             self._programs.office if name == OFFICE else self._programs.worker,
             settings=encode_settings(settings).decode(),
             store_url=plan.store_url,
             listeners=plan.listeners_of(name),
+            meters=self._meters.descriptor if self._meters is not None and has_row else None,
         )
         self._living.add(process)
         process.exited.add_done_callback(lambda _: self._living.discard(process))
@@ -232,6 +241,7 @@ class Crew:
         detail = ended.describe_exit()
         post.crashes = 0 if ended.ready_seconds >= QUIET_SECONDS else post.crashes + 1
         log.event("process_ended", level="error", name=post.name, pid=ended.pid, detail=detail)
+        _ENDS[post.name.partition("-")[0]].add()
         while True:
             if post.crashes:
                 await self._back_off(post.name, post.crashes, detail)

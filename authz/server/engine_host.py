@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, Self
 from authz import log
 from authz.config import Settings
 from authz.engine.engine import Engine
+from authz.engine.metered import MeteredEngine
 from authz.engine.quotes import Decks
 from authz.engine.spool import Spool
 from authz.errors import AuthzError, ConfigError, StoreError
@@ -33,7 +34,9 @@ SPOOL_DIRECTORY: Final = "spool"
 
 
 class LiveDecks(Decks, Protocol):
-    """Decks that follow what is published."""
+    """Decks that follow what is published; `digest` is the same wherever the same ones are."""
+
+    digest: int
 
     async def start(self) -> None:
         """Read the decks in force and follow the store from now on."""
@@ -74,7 +77,7 @@ class EngineHost:
             must_answer=False,
         )
         decks = open_decks(client, settings)
-        host = cls(client, decks, Engine(client, decks, rules, settings, spool), settings)
+        host = cls(client, decks, MeteredEngine(client, decks, rules, settings, spool), settings)
         try:
             if client.connected:
                 await host._check_store()

@@ -63,16 +63,24 @@ class Process:
         settings: str,
         store_url: str,
         listeners: Mapping[str, socket.socket],
+        meters: int | None = None,
     ) -> Process:
-        """Start the program and tell it what to serve; the listeners are duplicated for it."""
+        """Start the program and tell it what to serve; the listeners are duplicated for it.
+
+        `meters` is the descriptor of the memory in which it shall count.
+        """
         ours, theirs = Channel.pair()
+        inherited = (theirs.fileno(),) if meters is None else (theirs.fileno(), meters)
+        options = [f"--control={theirs.fileno()}"]
+        if meters is not None:
+            options.append(f"--meters={meters}")
         environ = {key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"}
         try:
             running = await asyncio.create_subprocess_exec(
                 *program,
-                f"--control={theirs.fileno()}",
+                *options,
                 stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=inherited,
                 env=environ,
             )
         except BaseException:

@@ -8,7 +8,7 @@ import os
 import signal
 from typing import Final
 
-from authz import log
+from authz import log, meters
 from authz.config import Settings
 from authz.errors import StoreError
 from authz.server.supervisor import StoreRunner
@@ -18,6 +18,7 @@ from authz.store.embedded import EmbeddedStore
 _RESTARTS_MAX: Final = 5
 _QUIET_SECONDS: Final = 10
 _BACKOFF_SECONDS: Final = 0.2
+_RESTARTS: Final = meters.counter("authz_store_restarts_total")
 
 
 class NamedStore:
@@ -60,6 +61,7 @@ class OwnStore:
             started_seconds = loop.time()
             status = await self._store.wait_exit()
             log.event("store_ended", level="error", status=status)
+            _RESTARTS.add()
             if loop.time() - started_seconds > _QUIET_SECONDS:
                 restarts = 0
             restarts += 1

@@ -17,9 +17,10 @@ import tempfile
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from authz import log
+from authz import log, meters
 from authz.config import Settings, all_settings
 from authz.errors import AuthzError, ConfigError
+from authz.meters.shared import SharedMeters
 from authz.server.admin_guard import require_admin_guard
 from authz.server.child import configure_log
 from authz.server.crew import Crew, Plan, Programs
@@ -28,6 +29,8 @@ from authz.server.notify import Notifier
 from authz.server.process import PINGS_UNANSWERED_MAX, ProcessFailed
 
 _NAME: Final = "serve"
+_BEAT_SECONDS: Final = 1
+_RELOADS: Final = meters.counters("authz_reloads_total")
 
 
 class StoreRunner(Protocol):
@@ -60,6 +63,7 @@ class Supervisor:
         self._store = open_store(self._settings)
         self._listeners = Listeners()
         self._notifier = Notifier(os.environ)
+        self._meters = _share_meters()
         self._crew: Crew | None = None
         self._store_url = ""
 
@@ -95,7 +99,7 @@ class Supervisor:
         self._listeners.open(settings)
         self._store_url = await self._store.start()
         await self._require_admin_guard(settings)
-        self._crew = Crew(self._programs, self._plan(settings), self._give_up)
+        self._crew = Crew(self._programs, self._plan(settings), self._give_up, self._meters)
         await self._crew.start()
         addresses = self._listeners.addresses()
         log.event("serving", state_dir=str(settings.state_dir), listeners=addresses)
@@ -103,6 +107,7 @@ class Supervisor:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._check_processes(self._crew))
             group.create_task(self._feed_watchdog())
+            group.create_task(self._beat())
             group.create_task(self._keep_store())
             while True:
                 await self._reload_wanted.wait()
@@ -133,7 +138,9 @@ class Supervisor:
                 raise
         except (ConfigError, ProcessFailed) as error:
             log.event("reload_failed", level="error", error=error)
+            _RELOADS["failed"].add()
         else:
+            _RELOADS["ok"].add()
             change.keep()
             self._settings = settings
             configure_log(settings, _NAME)
@@ -149,6 +156,11 @@ class Supervisor:
         while self._notifier.watchdog_seconds is not None:
             self._notifier.watchdog()
             await asyncio.sleep(self._notifier.watchdog_seconds)
+
+    async def _beat(self) -> None:
+        while self._meters is not None:
+            self._meters.beat()
+            await asyncio.sleep(_BEAT_SECONDS)
 
     async def _keep_store(self) -> None:
         try:
@@ -172,6 +184,19 @@ class Supervisor:
             log.event("stopping_at_once", level="warning")
             self._crew.kill()
         self._stop_wanted.set()
+
+
+def _share_meters() -> SharedMeters | None:
+    """Return the memory in which this daemon's processes count, and count there from now on."""
+    try:
+        shared = SharedMeters.create()
+    except OSError as error:
+        # Calls must be decided, counted or not.
+        log.event("meters_not_shared", level="warning", error=error)
+        return None
+    shared.reserve(_NAME)
+    shared.count_here(_NAME)
+    return shared
 
 
 def _prepare_state_dir(settings: Settings) -> None:

@@ -8,6 +8,7 @@ from authz.config import Settings
 from authz.rating.registry import DeckRegistry
 from authz.server.child import Order
 from authz.server.engine_host import EngineHost
+from authz.server.gauges import publish_gauges
 from authz.server.office import OfficeService
 from authz.server.worker import EngineBackend, HookService
 from authz.store.client import StoreClient
@@ -16,7 +17,9 @@ from authz.store.client import StoreClient
 async def build_worker(order: Order) -> HookService:
     """Make a hook worker: the engine and the hook API on it."""
     host = await EngineHost.open(order.name, order.settings, order.store_url, open_decks)
-    return HookService(EngineBackend(host), order)
+    backend = EngineBackend(host)
+    publish_gauges(host, order.meters, backend.publish)
+    return HookService(backend, order)
 
 
 async def build_office(order: Order) -> OfficeService:

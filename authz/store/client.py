@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from authz import log
+from authz import log, meters
 from authz.errors import InvariantError, NotExecuted, OutcomeUnknown, StoreError
 from authz.store.connection import Connection, pack_command
 from authz.store.handshake import open_connection
@@ -33,6 +33,9 @@ _BACKOFF_SECONDS_MAX: Final = 2.0
 _FINISH_SECONDS_MAX: Final = 1.0
 
 _PING: Final = pack_command(("PING",))
+
+_CONNECTIONS: Final = meters.counter("authz_store_connections_total")
+_NOT_SENT: Final = meters.counter("authz_store_errors_total", "not_sent")
 
 #: Told when another server process answers than before: (previous run id, present one).
 RunIdCallback = Callable[[str, str], None]
@@ -191,6 +194,7 @@ class StoreClient:
     def _submit(self, packed: bytes, deadline: float) -> asyncio.Future[Any]:
         connection = self._live
         if connection is None:
+            _NOT_SENT.add()
             raise NotExecuted(self._refusal())
         return connection.submit(packed, deadline)
 
@@ -240,6 +244,7 @@ class StoreClient:
         connection.on_readonly.add_done_callback(lambda _: self._trouble.set())
         self._health.recovered()
         self._connection = self._live = connection
+        _CONNECTIONS.add()
         previous, self.run_id = self.run_id, run_id
         log.event("store_connected", store=self.address, run_id=run_id)
         if previous is not None and previous != run_id:

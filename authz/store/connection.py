@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 
 import hiredis
 
+from authz import meters
 from authz.errors import NotExecuted, OutcomeUnknown, StoreError
 from authz.store.health import StoreHealth
 from authz.store.replies import reply_error
@@ -27,6 +28,11 @@ QUEUED_MAX: Final = 8_192
 _SWEEP_SECONDS_MIN: Final = 0.005
 
 _INCOMPLETE: Final = object()
+
+_REPLIES: Final = meters.histogram("authz_store_reply_seconds")
+_ERRORS: Final = meters.counters("authz_store_errors_total")
+_NOT_SENT: Final = _ERRORS["not_sent"]
+_UNKNOWN: Final = _ERRORS["unknown"]
 
 #: Turns a command into the bytes to send; hiredis declares its argument as a tuple of one.
 pack_command: Final = cast("Callable[[tuple[bytes | str | int, ...]], bytes]", hiredis.pack_command)
@@ -59,7 +65,8 @@ class Connection(asyncio.Protocol):
         self._health = health
         self._reader = hiredis.Reader(replyError=reply_error, notEnoughData=_INCOMPLETE)
         self._queued: deque[tuple[bytes, asyncio.Future[Any], float]] = deque()
-        self._in_flight: deque[tuple[asyncio.Future[Any], float]] = deque()
+        #: Each with its deadline and with the moment at which it was sent (`meters.now_ns`).
+        self._in_flight: deque[tuple[asyncio.Future[Any], float, int]] = deque()
         self._transport: asyncio.Transport | None = None
         #: Why no further command is taken; None while they are.
         self.refusal: str | None = None
@@ -90,6 +97,7 @@ class Connection(asyncio.Protocol):
             raise NotExecuted(self.refusal)
         queued = self._queued
         if len(queued) >= QUEUED_MAX:
+            _NOT_SENT.add()
             raise NotExecuted(f"{QUEUED_MAX} commands already wait to be sent")
         future = self._loop.create_future()
         queued.append((packed, future, deadline))
@@ -117,6 +125,7 @@ class Connection(asyncio.Protocol):
         """Refuse every command that is not sent yet."""
         for _, future, _ in self._queued:
             if not future.done():
+                _NOT_SENT.add()
                 future.set_exception(NotExecuted(reason))
         self._queued.clear()
 
@@ -132,10 +141,12 @@ class Connection(asyncio.Protocol):
         reader = self._reader
         pop = self._in_flight.popleft
         answered = False
+        now_ns = meters.now_ns()
         try:
             reader.feed(data)
             while (reply := reader.gets()) is not _INCOMPLETE:
-                future, _ = pop()
+                future, _, sent_ns = pop()
+                _REPLIES.observe(now_ns - sent_ns)
                 if future.done():
                     continue  # its deadline passed, or its caller went away
                 answered = True
@@ -169,8 +180,9 @@ class Connection(asyncio.Protocol):
             self._sweep_timer = None
         self._transport = None
         self.drop_queued(self.refusal)
-        for future, _ in self._in_flight:
+        for future, _, _ in self._in_flight:
             if not future.done():
+                _UNKNOWN.add()
                 future.set_exception(OutcomeUnknown(self.refusal))
         self._in_flight.clear()
         if not self.lost.done():
@@ -192,6 +204,11 @@ class Connection(asyncio.Protocol):
             and not self.on_readonly.done()
         ):
             self.on_readonly.set_result(None)
+        if not isinstance(error, NotExecuted):
+            _ERRORS["error"].add()
+        elif error.code != "NOSCRIPT":
+            # A forgotten script is sent again; nobody notices.
+            _ERRORS["refused"].add()
         future.set_exception(error)
 
     def _flush(self) -> None:
@@ -202,17 +219,18 @@ class Connection(asyncio.Protocol):
         queued = self._queued
         in_flight = self._in_flight
         room = IN_FLIGHT_MAX - len(in_flight)
-        now = self._loop.time()
+        now, now_ns = self._loop.time(), meters.now_ns()
         parts: list[bytes] = []
         while queued and room > 0:
             packed, future, deadline = queued.popleft()
             if future.done():
                 continue  # its caller went away
             if deadline <= now:
+                _NOT_SENT.add()
                 future.set_exception(NotExecuted("the deadline passed before the command was sent"))
                 continue
             parts.append(packed)
-            in_flight.append((future, deadline))
+            in_flight.append((future, deadline, now_ns))
             room -= 1
         if parts:
             transport.write(b"".join(parts))
@@ -231,12 +249,13 @@ class Connection(asyncio.Protocol):
         self._sweep_timer = None
         earliest = math.inf
         missed = 0
-        for future, deadline in self._in_flight:
+        for future, deadline, _ in self._in_flight:
             if future.done():
                 continue
             if deadline > now:
                 earliest = min(earliest, deadline)
                 continue
+            _UNKNOWN.add()
             future.set_exception(OutcomeUnknown("the store did not answer within the deadline"))
             missed += 1
         for _, future, deadline in self._queued:
@@ -245,6 +264,7 @@ class Connection(asyncio.Protocol):
             if deadline > now:
                 earliest = min(earliest, deadline)
                 continue
+            _NOT_SENT.add()
             future.set_exception(NotExecuted("the deadline passed before the command was sent"))
         if earliest < math.inf:
             self._sweep_no_later_than(earliest)

@@ -22,6 +22,7 @@ from hook_double import (
     post,
     settle,
 )
+from tally import Tally
 
 from authz.hooks.access import Access
 from authz.hooks.messages import Limits
@@ -313,7 +314,7 @@ async def test_a_refusal_reaches_a_client_that_is_still_sending(house: House) ->
     assert await caller.is_closed()
 
 
-async def test_pipelined_requests_from_many_connections(house: House) -> None:
+async def test_pipelined_requests_from_many_connections(house: House, tally: Tally) -> None:
     server = await house.start(limits=Limits(pipelined_max=8))
     callers = [await house.connect() for _ in range(4)] + [await house.connect_unix()]
     for number, caller in enumerate(callers):
@@ -322,7 +323,8 @@ async def test_pipelined_requests_from_many_connections(house: House) -> None:
         answers = await caller.answers(200)
         expected = [f"yield-{number}-{n}" for n in range(200)]
         assert [json.loads(answer.body)["call_id"] for answer in answers] == expected
-    assert server.counters.answers == {("authorize", 200): 1_000}
+    assert tally.of("authz_hook_answers_total") == {("authorize", "2xx"): 1_000}
+    assert tally.observed("authz_hook_answer_seconds", "authorize") == 1_000
     assert server.in_flight == 0
 
 
@@ -371,14 +373,14 @@ async def test_readiness_is_asked_each_time() -> None:
     server.close()
 
 
-async def test_a_slow_request_is_given_up(house: House) -> None:
+async def test_a_slow_request_is_given_up(house: House, tally: Tally) -> None:
     server = await house.start(limits=Limits(request_seconds=0.2))
     caller = await house.connect()
     caller.send(settle("c1")[:-3])
     [answer] = await caller.answers(1)
     assert (answer.status, answer.headers["connection"]) == (408, "close")
     assert await caller.is_closed()
-    assert server.counters.timeouts == 1
+    assert tally.total("authz_hook_timeouts_total") == 1
     assert house.engine.began == []
 
 
@@ -427,7 +429,9 @@ async def test_a_client_that_shuts_its_side_gets_its_answers(house: House) -> No
     assert await caller.is_closed()
 
 
-async def test_a_cut_in_the_middle_of_a_body_leaves_the_engine_at_work(house: House) -> None:
+async def test_a_cut_in_the_middle_of_a_body_leaves_the_engine_at_work(
+    house: House, tally: Tally
+) -> None:
     server = await house.start()
     caller = await house.connect()
     house.engine.hold("c1")
@@ -438,7 +442,7 @@ async def test_a_cut_in_the_middle_of_a_body_leaves_the_engine_at_work(house: Ho
     house.engine.release("c1")
     await until(lambda: server.in_flight == 0)
     assert house.engine.ended == ["settle c1"]
-    assert server.counters.answers_dropped == 1
+    assert tally.total("authz_hook_answers_dropped_total") == 1
 
 
 async def test_a_client_that_closes_at_once_gets_its_work_done(house: House) -> None:
@@ -453,7 +457,7 @@ async def test_a_client_that_closes_at_once_gets_its_work_done(house: House) -> 
     assert house.engine.ended == ["settle c1"]
 
 
-async def test_a_client_that_never_reads_is_bounded_and_cut(house: House) -> None:
+async def test_a_client_that_never_reads_is_bounded_and_cut(house: House, tally: Tally) -> None:
     server = await house.start(limits=Limits(request_seconds=0.3, idle_seconds=60))
     caller = await house.connect(small_buffer=True)
     caller.writer.transport.pause_reading()
@@ -462,7 +466,7 @@ async def test_a_client_that_never_reads_is_bounded_and_cut(house: House) -> Non
     count = 60_000
     caller.send(request_bytes * count)
     await until(lambda: server.connections == 0)
-    assert server.counters.timeouts == 1
+    assert tally.total("authz_hook_timeouts_total") == 1
     assert len(house.engine.began) < count
 
 

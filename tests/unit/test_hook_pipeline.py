@@ -18,6 +18,7 @@ from hook_double import (
     post,
     settle,
 )
+from tally import Tally
 
 from authz.hooks.http import HookProtocol
 from authz.hooks.messages import Limits
@@ -133,7 +134,7 @@ async def test_a_client_that_does_not_read_is_not_worked_for(
 
 
 async def test_overload_denies_new_calls_but_no_emergency(
-    server: HookServer, line: Line, engine: OrderedEngine
+    server: HookServer, line: Line, engine: OrderedEngine, tally: Tally
 ) -> None:
     other = Line(server)
     for call_id in ("h1", "h2"):
@@ -145,7 +146,7 @@ async def test_overload_denies_new_calls_but_no_emergency(
     assert (denial["allowed"], denial["reason"], denial["sip_status"]) == (False, "overloaded", 503)
     assert denial["hangup_cause"] == "SWITCH_CONGESTION"
     assert grant["allowed"]
-    assert server.counters.overloaded == 1
+    assert tally.total("authz_hook_overloaded_total") == 1
 
 
 async def test_running_calls_have_twice_the_room(
@@ -165,7 +166,7 @@ async def test_running_calls_have_twice_the_room(
 
 
 async def test_a_settle_completes_though_its_switch_is_gone(
-    server: HookServer, line: Line, engine: OrderedEngine
+    server: HookServer, line: Line, engine: OrderedEngine, tally: Tally
 ) -> None:
     engine.hold("c1")
     await line.feed(authorize("c1") + settle("c1"))
@@ -174,7 +175,7 @@ async def test_a_settle_completes_though_its_switch_is_gone(
     await line.settle_down()
     assert engine.ended == ["authorize c1", "settle c1"]
     assert (server.in_flight, server.connections, line.closed) == (0, 0, 1)
-    assert server.counters.answers_dropped == 2
+    assert tally.total("authz_hook_answers_dropped_total") == 2
 
 
 async def test_of_waiting_requests_only_settles_outlive_the_connection(
@@ -199,14 +200,16 @@ async def test_a_cancelled_request_cuts_the_connection(
     assert server.in_flight == 0
 
 
-async def test_too_many_connections_are_turned_away(server: HookServer, line: Line) -> None:
+async def test_too_many_connections_are_turned_away(
+    server: HookServer, line: Line, tally: Tally
+) -> None:
     Line(server)
     refused = Line(server)
     [answer] = await refused.settle_down()
     assert answer.status == 503
     assert refused.transport.is_closing()
     refused.protocol.connection_lost(None)
-    assert (server.connections, server.counters.connections_refused) == (2, 1)
+    assert (server.connections, tally.total("authz_hook_connections_refused_total")) == (2, 1)
 
 
 async def test_draining_closes_with_the_last_answer(
@@ -254,11 +257,13 @@ async def test_draining_is_bounded(
     assert server.in_flight == 0
 
 
-async def test_answers_are_counted_by_route_and_status(server: HookServer, line: Line) -> None:
+async def test_answers_are_counted_by_route_and_status(
+    server: HookServer, line: Line, tally: Tally
+) -> None:
     await line.feed(authorize("a") + authorize("unknown") + get("/nowhere") + get("/livez"))
-    assert server.counters.answers == {
-        ("authorize", 200): 1,
-        ("authorize", 404): 1,
-        ("unmatched", 404): 1,
-        ("livez", 200): 1,
+    assert tally.of("authz_hook_answers_total") == {
+        ("authorize", "2xx"): 1,
+        ("authorize", "4xx"): 1,
+        ("unmatched", "4xx"): 1,
+        ("livez", "2xx"): 1,
     }

@@ -223,6 +223,7 @@ LAYERS = (
             "validation",
         )
     ),
+    Layer("authz/meters", (*_WORDS_ONLY, *_NETWORK)),
     Layer("ext", ("authz", "asyncio", *_NETWORK)),
     Layer("authz/config", (*_WORDS_ONLY, *_NETWORK)),
     Layer("authz/store", ("authz.rating", "authz.engine", *_BESIDE, *_FRONT, *_NETWORK)),
@@ -230,6 +231,7 @@ LAYERS = (
     Layer("authz/engine", (*_BESIDE, *_FRONT, *_NETWORK)),
     Layer("authz/ledger", ("authz.engine", "authz.rating", *_ADAPTERS, *_FRONT, *_NETWORK)),
     Layer("authz/events", ("authz.hooks", "authz.admin", *_FRONT, "click", "rich")),
+    Layer("authz/metrics", ("authz.hooks", "authz.admin", *_FRONT, "click", "rich")),
     Layer("authz/hooks", ("authz.admin", *_FRONT, "click", "rich")),
     Layer("authz/admin", ("authz.hooks", *_FRONT, "click", "rich")),
     Layer("authz", ("tests", "loadtest", "Cython", "setuptools")),

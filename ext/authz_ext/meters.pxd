@@ -1,0 +1,32 @@
+"""Layout of the meters: slots of 8 bytes, private at first, shared with other processes later."""
+
+cdef enum:
+    BOUNDS_MAX = 32
+
+
+cdef class Board:
+    cdef long long* slots
+    cdef readonly Py_ssize_t size
+    cdef Py_buffer _shared
+    cdef bint _is_shared
+
+    cdef void let_go(self) noexcept
+
+
+cdef class Counter:
+    cdef Board _board
+    cdef Py_ssize_t _slot
+
+
+cdef class Gauge:
+    cdef Board _board
+    cdef Py_ssize_t _slot
+
+
+cdef class Histogram:
+    cdef Board _board
+    cdef Py_ssize_t _slot
+    cdef int _bounds_count
+    cdef long long _bounds[BOUNDS_MAX]
+
+    cdef void count(self, long long value) noexcept
