@@ -11,6 +11,7 @@ from authz.admin.handlers import account_view
 from authz.admin.messages import AccountView
 from authz.admin.services import Services
 from authz.cli.assignments import changes_of, field_names, fields_of
+from authz.cli.changing import run_change
 from authz.cli.main import Invocation
 from authz.cli.output import json_option, print_facts, print_hint, print_json, print_table
 from authz.cli.session import run
@@ -64,7 +65,9 @@ def create(
             )
         return account_view((await services.accounts.put(account_id, config)).record)
 
-    view = run(invocation, work)
+    view = run_change(
+        invocation, "account create", account_id, work, {"fields": changes_of(assignments)}
+    )
     _print_account(view, as_json)
     if not as_json:
         print_hint(f"Give it credit: authz credit {account_id} 10.00 --reference FIRST-PAYMENT")
@@ -95,7 +98,8 @@ def change(
     async def work(services: Services) -> AccountView:
         return account_view((await services.accounts.patch(account_id, changes)).record)
 
-    _print_account(run(invocation, work), as_json)
+    view = run_change(invocation, "account set", account_id, work, {"fields": changes})
+    _print_account(view, as_json)
 
 
 @command.command("show")
@@ -242,7 +246,7 @@ def delete(invocation: Invocation, account_id: str, yes: bool) -> None:
     async def work(services: Services) -> None:
         await services.accounts.close(account_id)
 
-    run(invocation, work)
+    run_change(invocation, "account delete", account_id, work)
     click.echo(f"{account_id} is closed.")
 
 

@@ -12,6 +12,7 @@ from authz.admin.decks import DeckImport, DeckList, DeckView
 from authz.admin.messages import DeckImportQuery, LookupAnswer, LookupQuery
 from authz.admin.prices import look_up
 from authz.admin.services import Services
+from authz.cli.changing import run_change
 from authz.cli.main import EXIT_FAILURE, Invocation
 from authz.cli.output import (
     json_option,
@@ -85,7 +86,10 @@ def import_deck(
             return await services.decks.import_file(query, data, progress)
 
     try:
-        done = run(invocation, work)
+        if query.dry_run:
+            done = run(invocation, work)
+        else:
+            done = run_change(invocation, "deck import", deck_id, work, {"query": query})
     except DeckRefused as error:
         if as_json:
             print_json({"deck": deck_id, "published": False, "report": error.report})

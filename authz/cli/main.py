@@ -43,6 +43,7 @@ SUBCOMMANDS: Final[dict[str, Subcommand]] = {
     "deck": Subcommand("authz.cli.deck_command", "Import, export and look into rate tables."),
     "price": Subcommand("authz.cli.price_command", "Say what a call would cost."),
     "call": Subcommand("authz.cli.call_command", "Look at calls."),
+    "token": Subcommand("authz.cli.token_command", "Say who may use the admin API."),
     "show": Subcommand("authz.cli.show_command", "Print any record of the store, decoded."),
     "audit": Subcommand("authz.cli.audit_command", "Check that every invariant holds."),
 }

@@ -14,7 +14,7 @@ from authz.errors import Conflict
 
 if TYPE_CHECKING:
     from authz.admin.services import Services
-    from authz.engine.postings import CreditRequest, DebitRequest, Posted, PostingRefused
+    from authz.engine.postings import CreditRequest, DebitRequest, Posted
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -40,7 +40,7 @@ def post(
     """Book a posting and print it; raises Conflict when it is refused."""
     import msgspec
 
-    from authz.cli.session import run
+    from authz.cli.changing import run_change
     from authz.engine.postings import CreditRequest, PostingRefused
     from authz.validation import invalid_input
 
@@ -50,14 +50,17 @@ def post(
     except msgspec.ValidationError as error:
         raise invalid_input(error) from None
 
-    async def work(services: Services) -> Posted | PostingRefused:
+    async def work(services: Services) -> Posted:
         if isinstance(request, CreditRequest):
-            return await services.postings.credit(account_id, request)
-        return await services.postings.debit(account_id, request)
+            answer = await services.postings.credit(account_id, request)
+        else:
+            answer = await services.postings.debit(account_id, request)
+        if isinstance(answer, PostingRefused):
+            raise Conflict(f"nothing was booked: {answer.detail} ({answer.reason})")
+        return answer
 
-    answer = run(invocation, work)
-    if isinstance(answer, PostingRefused):
-        raise Conflict(f"nothing was booked: {answer.detail} ({answer.reason})")
+    action = "credit" if isinstance(request, CreditRequest) else "debit"
+    answer = run_change(invocation, action, account_id, work, {"body": request})
     if as_json:
         print_json(answer)
         return
