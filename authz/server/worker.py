@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 from authz import log, meters
 from authz.hooks.access import Access
+from authz.hooks.freeswitch.web import add_freeswitch_routes
 from authz.hooks.messages import Limits
 from authz.hooks.routes import hook_routes
 from authz.hooks.server import HookServer
@@ -48,8 +49,10 @@ class EngineBackend:
         """Serve with the host's engine; its settings bound every request."""
         hook = host.settings.hook
         self._host = host
+        routes = hook_routes(host.engine, host.readiness)
+        add_freeswitch_routes(routes, host.engine, host.settings)
         self._server = HookServer(
-            hook_routes(host.engine, host.readiness),
+            routes,
             access=Access((hook.token,) if hook.token else (), hook.allow),
             limits=Limits(
                 header_bytes_max=hook.header_bytes_max,
