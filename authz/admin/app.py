@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
@@ -12,6 +12,7 @@ from aiohttp import hdrs, web
 from authz import log
 from authz.admin.access import Access
 from authz.admin.callers import ANONYMOUS, Caller, current_caller
+from authz.admin.files import prefers_csv, send_file
 from authz.admin.handlers import ROUTES
 from authz.admin.inputs import parameters_of, read_body
 from authz.admin.messages import Health
@@ -115,7 +116,10 @@ def _handler(services: Services, route: Route) -> _Handle:
         if passage.tree is not None:
             await passage.tree.admit_body(route, parameters, body)
         current_caller.set(caller)
-        answer = await route.handler(services, parameters, body)
+        handler = route.handler
+        if route.file_handler is not None and prefers_csv(request):
+            handler = route.file_handler
+        answer = await handler(services, parameters, body)
         return await _respond(request, answer, passage.tree)
 
     return handle
@@ -123,7 +127,7 @@ def _handler(services: Services, route: Route) -> _Handle:
 
 async def _respond(request: web.Request, answer: Any, tree: Tree | None) -> web.StreamResponse:
     if isinstance(answer, CsvFile):
-        return await _send_file(request, answer)
+        return await send_file(request, answer)
     reply = answer if isinstance(answer, Reply) else Reply(200, answer)
     if reply.document is None:
         return web.Response(status=reply.status)
@@ -131,24 +135,6 @@ async def _respond(request: web.Request, answer: Any, tree: Tree | None) -> web.
     return web.Response(
         status=reply.status, body=_encode(document), content_type="application/json"
     )
-
-
-async def _send_file(request: web.Request, file: CsvFile) -> web.StreamResponse:
-    response = web.StreamResponse(
-        headers={
-            hdrs.CONTENT_TYPE: "text/csv; charset=utf-8",
-            hdrs.CONTENT_DISPOSITION: f'attachment; filename="{file.name}"',
-        }
-    )
-    await response.prepare(request)
-    if isinstance(file.chunks, AsyncIterable):
-        async for chunk in file.chunks:
-            await response.write(chunk)
-    else:
-        for chunk in file.chunks:
-            await response.write(chunk)
-    await response.write_eof()
-    return response
 
 
 def _problem_response(document: ProblemDocument) -> web.Response:

@@ -55,6 +55,8 @@ class Route(NamedTuple):
     role: Role
     #: Whose accounts it concerns.
     scope: Scope
+    #: Answers instead, with the same as a CsvFile, whoever prefers `text/csv`.
+    file_handler: Handler | None = None
 
     @property
     def changes(self) -> bool:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from authz.admin.changes import ChangeLog
 from authz.admin.decks import DeckService
 from authz.admin.tokens import TokenService
 from authz.engine.accounts import AccountService
 from authz.engine.context import Context
 from authz.engine.postings import PostingService
+from authz.errors import ArchiveUnavailable
+
+if TYPE_CHECKING:
+    from authz.ledger.history import History
 
 
 class Services:
-    """The services over one engine context."""
+    """The services over one engine context; `history` only where an archive is open."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, history: History | None = None) -> None:
         client, directory, clock = context.client, context.directory, context.clock
         self.context = context
         self.accounts = AccountService(client, directory, clock)
@@ -23,3 +29,11 @@ class Services:
         self.decks = DeckService(client, context.settings.decks)
         self.tokens = TokenService(client, directory, clock)
         self.changes = ChangeLog(client, clock)
+        self._history = history
+
+    @property
+    def history(self) -> History:
+        """What was booked; raises ArchiveUnavailable where no archive is open."""
+        if self._history is None:
+            raise ArchiveUnavailable("no archive is open here")
+        return self._history

@@ -10,26 +10,26 @@ import asyncio
 import contextlib
 import datetime as dt
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Annotated, Final, NamedTuple
+from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
-from msgspec import Meta, Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from authz.errors import ArchiveUnavailable, InvalidInput, NotFound
 from authz.ledger.csv_file import csv_chunks
 from authz.ledger.database import Database
-from authz.ledger.selections import MovementQuery, Selection, TransactionQuery
-from authz.ledger.statements import read_sheet
-from authz.ledger.transactions import Transaction, read_page, stream_rows
-from authz.ledger.usage import (
-    BillingSums,
-    ClassSums,
-    KindSums,
-    OriginSums,
-    UsageSums,
-    read_usage,
+from authz.ledger.messages import (
+    MovementQuery,
+    Statement,
+    StatementQuery,
+    TransactionPage,
+    TransactionQuery,
+    UsageAnswer,
 )
+from authz.ledger.selections import Selection
+from authz.ledger.statements import read_sheet
+from authz.ledger.transactions import read_page, stream_rows
+from authz.ledger.usage import read_usage
 from authz.ledger.windows import (
     MICROS_PER_SECOND,
     Window,
@@ -37,7 +37,7 @@ from authz.ledger.windows import (
     month_at,
     parse_month,
 )
-from authz.model import AccountConfig, AccountId
+from authz.model import AccountConfig
 from authz.money import format_amount
 from authz.store.accounts import AccountDirectory
 from authz.store.client import StoreClient
@@ -45,70 +45,10 @@ from authz.store.client import StoreClient
 #: Questions that one process asks the database at a time: the archive needs connections too.
 _READS_MAX: Final = 4
 _WAIT_SECONDS: Final = 10
+_PAGE_LENGTH: Final = 100
 
 #: Lets the archive take in what the ledger of an account's bucket has by now.
 CatchUp = Callable[[str], Awaitable[None]]
-
-
-class StatementQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Of which account and month, such as `2026-11`; without one, the month that is running."""
-
-    id: AccountId
-    month: Annotated[str, Meta(min_length=1, max_length=40)] | None = None
-
-
-class TransactionPage(Struct, frozen=True, kw_only=True):
-    """Some transactions of a window; `cursor` asks for the next, null: there are no more.
-
-    An open side of the window is null.
-    """
-
-    account: str
-    currency: str
-    timezone: str
-    start: str | None
-    end: str | None
-    transactions: tuple[Transaction, ...]
-    cursor: str | None
-
-
-class UsageAnswer(Struct, frozen=True, kw_only=True):
-    """What an account used in a window; each list adds up to the total, or to its calls.
-
-    `by_origin` has the accounts that were charged most; `more_origins` says that there are
-    others.
-    """
-
-    account: str
-    currency: str
-    timezone: str
-    start: str | None
-    end: str | None
-    total: UsageSums
-    by_kind: tuple[KindSums, ...]
-    by_class: tuple[ClassSums, ...]
-    by_billing: tuple[BillingSums, ...]
-    by_origin: tuple[OriginSums, ...]
-    more_origins: bool
-
-
-class Statement(Struct, frozen=True, kw_only=True):
-    """A month of an account, by the time of booking in its time zone.
-
-    `opening_balance` (what rolls over from the month before) and the amounts of `totals` make
-    `closing_balance`. `complete` says that the month is over and that nothing will change.
-    """
-
-    account: str
-    currency: str
-    timezone: str
-    month: str
-    start: str
-    end: str
-    complete: bool
-    opening_balance: str
-    totals: tuple[KindSums, ...]
-    closing_balance: str
 
 
 class TransactionFile(NamedTuple):
@@ -153,7 +93,8 @@ class History:
         selection = Selection.of(query, asked.zone)
         await self._catch_up(query.id)
         async with self._read() as connection:
-            page = await read_page(connection, selection, query.sort, query.cursor, query.limit)
+            limit = query.limit or _PAGE_LENGTH
+            page = await read_page(connection, selection, query.sort, query.cursor, limit)
         start, end = _shown(selection.window)
         return TransactionPage(
             account=query.id,
@@ -166,18 +107,18 @@ class History:
         )
 
     async def transactions_csv(self, query: TransactionQuery) -> TransactionFile:
-        """Return all of an account's transactions as a file in the time zone of the account.
-
-        Besides what the chunks raise, InvalidInput for a cursor, of which a file has no use.
-        """
-        if query.cursor is not None:
-            raise InvalidInput("cursor", "a file has no pages: leave it out, and limit too")
+        """Return all of an account's transactions as a file, with times of the account's zone."""
+        for name, value in (("cursor", query.cursor), ("limit", query.limit)):
+            if value is not None:
+                raise InvalidInput(name, "a file has no pages: leave it out")
         asked = await self._asked(query.id)
         selection = Selection.of(query, asked.zone)
         await self._catch_up(query.id)
         parts = stream_rows(self._read, selection, query.sort)
-        name = "-".join(("transactions", query.id, *_days(selection.window, asked.zone)))
-        return TransactionFile(f"{name}.csv", csv_chunks(parts, asked.zone, asked.currency))
+        words = ("transactions", query.id, *_days(selection.window, asked.zone))
+        return TransactionFile(
+            f"{'-'.join(words)}.csv", csv_chunks(parts, asked.zone, asked.currency)
+        )
 
     async def usage(self, query: MovementQuery) -> UsageAnswer:
         """Return the sums of an account's movements."""

@@ -14,8 +14,9 @@ from typing import Final, NamedTuple, get_args
 from sqlalchemy import ColumnElement, UnaryExpression, tuple_
 
 from authz.errors import InvalidInput
+from authz.ledger.messages import SortName
 from authz.ledger.schema import movements
-from authz.ledger.selections import Selection, SortName
+from authz.ledger.selections import Selection
 
 _FORMAT: Final = 1
 _PACKED = struct.Struct(">BBqqq8s")

@@ -2,61 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from msgspec import Meta, Struct, field
 from sqlalchemy import ColumnElement, and_, exists, func, literal_column, or_, select
 
 from authz.errors import InvalidInput
+from authz.ledger.messages import MovementQuery
 from authz.ledger.schema import movements
 from authz.ledger.windows import Window, parse_window
-from authz.model import AccountId, ClassName, DirectionName
 from authz.reasons import CLASSES, DIRECTIONS, CallClass, Direction
 from authz.store.constants import Kind
 
-MomentText = Annotated[str, Meta(min_length=1, max_length=40)]
-KindName = Literal[
-    "call", "payment", "recharge", "manual", "sms", "asr", "mobile_data", "recurring",
-    "refund", "adjustment",
-]  # fmt: skip
-#: The beginning of a number; of one in E.164 the plus may be left out.
-Destination = Annotated[str, Meta(pattern=r"^\+?[0-9*#]{1,20}$(?!\n)")]
-SortName = Literal["booked", "-booked", "amount", "-amount"]
-PageLength = Annotated[int, Meta(ge=1, le=500)]
-Cursor = Annotated[str, Meta(min_length=1, max_length=128)]
-
 KINDS: dict[str, Kind] = {kind.label: kind for kind in Kind}
-
-
-class MovementQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which movements of account `id`; what is left out restricts nothing.
-
-    `start` and `end` are dates of the account's time zone, RFC 3339 times or Unix seconds; a
-    date as `end` includes that day. `destination` is how the number begins. `origin` is the
-    account that the movement came from, `under` that account or any below it.
-    """
-
-    id: AccountId
-    start: MomentText | None = None
-    end: MomentText | None = None
-    kind: KindName | None = None
-    direction: DirectionName | None = None
-    class_: ClassName | None = field(default=None, name="class")
-    destination: Destination | None = None
-    origin: AccountId | None = None
-    under: AccountId | None = None
-
-
-class TransactionQuery(MovementQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which page of them in which order; a minus is the descending one.
-
-    By `amount`, the window is at most 31 days long.
-    """
-
-    sort: SortName = "-booked"
-    cursor: Cursor | None = None
-    limit: PageLength = 100
 
 
 class Selection(NamedTuple):

@@ -12,9 +12,10 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from authz.errors import InvariantError
+from authz.ledger.messages import KindSums
 from authz.ledger.schema import movements
 from authz.ledger.selections import within
-from authz.ledger.usage import KindSums, fields, sum_columns, sums_of
+from authz.ledger.usage import fields, sum_columns, sums_of
 from authz.ledger.windows import Window
 from authz.money import format_amount
 from authz.store.constants import Kind

@@ -8,14 +8,14 @@ from contextlib import AbstractAsyncContextManager
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from msgspec import Struct, field
 from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from authz.errors import InvalidInput
+from authz.ledger.messages import SortName, Transaction
 from authz.ledger.paging import Position, after, order, read_cursor, write_cursor
 from authz.ledger.schema import movements
-from authz.ledger.selections import Selection, SortName
+from authz.ledger.selections import Selection
 from authz.ledger.windows import MICROS_PER_SECOND, Window, moment_text
 from authz.money import format_amount
 from authz.reasons import BILLING_OF, CLASS_OF, Direction
@@ -34,37 +34,6 @@ _KIND_LABELS: Final = {int(kind): kind.label for kind in Kind}
 _DIRECTION_LABELS: Final = tuple(one.label for one in Direction)
 _CLASS_LABELS: Final = tuple(one.label for one in CLASS_OF)
 _BILLING_LABELS: Final = tuple(one.label for one in BILLING_OF)
-
-
-class Transaction(Struct, frozen=True, kw_only=True, gc=False):
-    """One movement of an account's balance; a negative `amount` is a charge.
-
-    `origin` is the account that it came from: the account itself or one below it. `balance` is
-    the account's after it. What only calls have (`direction`, `class`, `number`, `seconds`,
-    `billing`) is null for all else, which has a `reference` instead of a `call_id`; the refund of
-    a call has both. `marks`:
-    `degraded` (granted while the store was away), `reopened` (was an orphan once), `provisional`
-    (an orphan's charge that the switch may still correct), `correction` (the difference to it,
-    or its reversal), `unknown` (booked from the report of its end alone).
-    """
-
-    id: str
-    account: str
-    origin: str
-    booked_at: str
-    started_at: str
-    kind: str
-    marks: tuple[str, ...]
-    direction: str | None
-    class_: str | None = field(name="class")
-    number: str | None
-    seconds: int | None
-    billing: str | None
-    amount: str
-    balance: str
-    call_id: str | None
-    reference: str | None
-    description: str
 
 
 class Page(NamedTuple):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-from msgspec import Struct, field
 from sqlalchemy import ColumnElement, case, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from authz.ledger.messages import BillingSums, ClassSums, KindSums, OriginSums, UsageSums
 from authz.ledger.schema import movements
 from authz.ledger.selections import Selection
 from authz.money import format_amount
@@ -30,43 +30,6 @@ class Sums(NamedTuple):
     def plus(self, other: Sums) -> Sums:
         """Return the sums over both."""
         return Sums(*map(sum, zip(self, other, strict=True)))
-
-
-class UsageSums(Struct, frozen=True, kw_only=True):
-    """Sums over some movements; a negative amount was charged.
-
-    `calls` counts each call once and `seconds` what it was charged for in the end, also when
-    an orphan's settlement was corrected.
-    """
-
-    entries: int
-    calls: int
-    seconds: int
-    amount: str
-
-
-class KindSums(UsageSums, frozen=True, kw_only=True):
-    """Sums of one kind."""
-
-    kind: str
-
-
-class ClassSums(UsageSums, frozen=True, kw_only=True):
-    """Sums of the calls to one class of number."""
-
-    class_: str = field(name="class")
-
-
-class BillingSums(UsageSums, frozen=True, kw_only=True):
-    """Sums of the calls that paid in one way."""
-
-    billing: str
-
-
-class OriginSums(UsageSums, frozen=True, kw_only=True):
-    """Sums of what came from one account."""
-
-    origin: str
 
 
 class Usage(NamedTuple):
