@@ -18,7 +18,6 @@ _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND: Final = dt.timedelta(microseconds=1)
 _DAY: Final = dt.timedelta(days=1)
 _YEAR_MIN, _YEAR_MAX = 1970, 9998
-_UNIX_SECONDS_MAX: Final = 1 << 37
 
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z", re.ASCII)
 _MOMENT = re.compile(
@@ -26,6 +25,8 @@ _MOMENT = re.compile(
     r"(?:(?P<offset>[Zz]|[+-][0-9]{2}:[0-9]{2})| [0-9]{2}:[0-9]{2})?\Z",
     re.ASCII,
 )
+#: Unix seconds since 1973: with fewer digits it is rather a date without hyphens.
+_SECONDS = re.compile(r"[0-9]{9,11}\Z", re.ASCII)
 _MONTH = re.compile(r"(?P<year>[0-9]{4})-(?P<month>[0-9]{2})\Z", re.ASCII)
 _FORMS: Final = "a date such as 2026-11-30, an RFC 3339 time or Unix seconds"
 
@@ -97,7 +98,7 @@ def _parse(text: str, field: str, zone: ZoneInfo, after_date: dt.timedelta) -> i
     try:
         if _DATE.match(text):
             return _midnight(dt.date.fromisoformat(text) + after_date, zone)
-        if text.isascii() and text.isdecimal() and int(text) < _UNIX_SECONDS_MAX:
+        if _SECONDS.match(text):
             return int(text) * MICROS_PER_SECOND
         if match is not None and match["offset"]:
             moment = dt.datetime.fromisoformat(text.upper())
