@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import hdrs, web
 
 from authz import log
+from authz.admin import openapi
 from authz.admin.access import Access
 from authz.admin.callers import ANONYMOUS, Caller, current_caller
 from authz.admin.files import prefers_csv, send_file
@@ -24,8 +25,8 @@ from authz.problems import PROBLEM_JSON, ProblemDocument, problem, retry_seconds
 
 _encode = msgspec.json.Encoder().encode
 _CHANGING: Final = frozenset({"PUT", "PATCH", "POST", "DELETE"})
-#: For probes, which have no token.
-_OPEN_PATHS: Final = frozenset({"/livez", "/readyz"})
+#: For probes, which have no token, and for tools that read what there is to call.
+_OPEN_PATHS: Final = frozenset({"/livez", "/readyz", openapi.PATH})
 
 _Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -70,6 +71,7 @@ def create_app(services: Services, readiness: Callable[[], str | None]) -> web.A
     for route in ROUTES:
         app.router.add_route(route.method, route.path, _handler(services, route))
     app.router.add_get("/livez", _live)
+    app.router.add_get(openapi.PATH, _document())
     app.router.add_get("/readyz", _ready(readiness))
     return app
 
@@ -193,6 +195,15 @@ async def _name_server(_request: web.Request, response: web.StreamResponse) -> N
 
 async def _live(_request: web.Request) -> web.Response:
     return web.Response(body=_encode(Health("live")), content_type="application/json")
+
+
+def _document() -> _Handle:
+    document = _encode(openapi.build_document(ROUTES))
+
+    async def handle(_request: web.Request) -> web.StreamResponse:
+        return web.Response(body=document, content_type="application/json")
+
+    return handle
 
 
 def _ready(readiness: Callable[[], str | None]) -> _Handle:

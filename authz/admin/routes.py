@@ -57,6 +57,8 @@ class Route(NamedTuple):
     scope: Scope
     #: Answers instead, with the same as a CsvFile, whoever prefers `text/csv`.
     file_handler: Handler | None = None
+    #: Statuses of its problems besides those that follow from the rest of the row.
+    problems: tuple[int, ...] = ()
 
     @property
     def changes(self) -> bool:
