@@ -89,7 +89,9 @@ def _unwrapped(body: bytes) -> bytes:
     if not body.startswith(_FORM_NAME):
         return body
     text = body[len(_FORM_NAME) :]
-    if text.startswith((b"%", b"{")):
+    if text.startswith(b"{"):
+        return text
+    if text.startswith(b"%"):
         return unquote_to_bytes(text)
     try:
         return base64.b64decode(_BLANKS.sub(b"", text), validate=True)

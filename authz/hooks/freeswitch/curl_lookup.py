@@ -17,7 +17,7 @@ import msgspec
 from authz import log
 from authz.hooks.freeswitch import variables
 from authz.hooks.freeswitch.events import Event
-from authz.hooks.freeswitch.lookup import Payer
+from authz.hooks.freeswitch.lookup import NOBODY, Payer
 from authz.hooks.freeswitch.refusals import INVALID_NUMBER, Refusal
 from authz.hooks.problems import Problem
 from authz.model import AuthorizeRequest
@@ -29,9 +29,6 @@ _SWITCH_NAME: Final = re.compile(r"[!-~]{1,64}")
 #: What may be put into a dial string or a transfer. Anything else could be an option, another
 #: destination, or an expansion that runs a command on the switch.
 _DIALLED: Final = re.compile(r"[A-Za-z0-9+*#][A-Za-z0-9+*#._-]{0,127}")
-#: Stands in the request for a payer who is not found; it is only ever put to the engine to let an
-#: emergency call pass.
-NOBODY: Final = "nobody"
 #: A field that the engine does not take, such as a call id of 300 characters.
 INVALID_CALL: Final = Refusal("invalid_input", 403, "CALL_REJECTED")
 

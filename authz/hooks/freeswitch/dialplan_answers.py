@@ -96,5 +96,6 @@ def _limits(question: Question, grant: Grant) -> list[Action]:
             actions.append(Action("sched_hangup", cut))
         else:
             actions.append(set_variable("execute_on_answer", f"sched_hangup {cut}"))
-    actions.append(set_variable("call_timeout", grant.ring_seconds))
+    for name in ("call_timeout", "originate_timeout"):
+        actions.append(set_variable(name, grant.ring_seconds))
     return actions
