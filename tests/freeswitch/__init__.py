@@ -1,3 +1,3 @@
-"""Doubles of a FreeSWITCH: transcripts of a real one, their replay, and a simulator cut from them."""
+"""Doubles of a FreeSWITCH: transcripts of a real one, their replay, a simulator cut from them."""
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ nobody charges.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -45,6 +46,10 @@ class Event:
 
     def __contains__(self, header: object) -> bool:
         return header in self._headers
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names of its headers, in the order of the switch."""
+        return iter(self._headers)
 
     def get(self, header: str, default: str = "") -> str:
         """Return a header's value, of several the last, which is the newest."""
