@@ -87,5 +87,9 @@ class ArchiveUnavailable(AuthzError):
     """The archive cannot be asked now; nothing is lost by that, and it may be tried again."""
 
 
+class ArchiveRefused(ArchiveUnavailable):
+    """The archive's database refuses what it was to store."""
+
+
 class ArchiveElsewhere(ArchiveUnavailable):
     """The store's archive is another one than this process can open."""

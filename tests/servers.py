@@ -67,6 +67,7 @@ class Server:
         self._admin.flushall()
         self._admin.script_flush()
         self._admin.config_set("maxmemory", 0)
+        self._admin.config_set("stream-node-max-entries", 100)
         self._admin.config_set("requirepass", "")
         self._admin.acl_setuser("default", enabled=True, reset_passwords=True, nopass=True)
 

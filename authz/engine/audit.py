@@ -13,6 +13,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from authz.archived import LedgerArchive
 from authz.engine.audit_calls import CallAudit
 from authz.engine.audit_ledger import DEADLINE_MS, PAGE, LedgerWalk
 from authz.store import keys
@@ -21,6 +22,8 @@ from authz.store.layouts import ACCOUNT_STATE
 
 #: Tombstones of older calls are gone with the default `store.closed_keep_seconds`.
 _TOMBSTONE_HOURS: Final = 26
+#: How often an account is looked at whose ledger entry goes into the archive meanwhile.
+_LOOKS_MAX: Final = 6
 
 #: Told how many buckets are done, of how many.
 Progress = Callable[[int, int], None]
@@ -58,8 +61,12 @@ async def audit(
     progress: Progress | None = None,
     *,
     tombstone_hours: int = _TOMBSTONE_HOURS,
+    archive: LedgerArchive | None = None,
 ) -> AuditReport:
-    """Audit some buckets (by index), or all of them; raises StoreError if the store fails."""
+    """Audit some buckets (by index), or all of them; raises StoreError if the store fails.
+
+    A ledger that was trimmed is whole only together with its `archive`.
+    """
     started_ns = time.monotonic_ns()
     chosen = range(keys.BUCKETS) if buckets is None else tuple(buckets)
     findings: list[Finding] = []
@@ -68,10 +75,10 @@ async def audit(
     for done, bucket in enumerate(chosen):
         if progress is not None:
             progress(done, len(chosen))
-        one = _BucketAudit(client, bucket, tombstone_hours)
+        one = _BucketAudit(client, bucket, tombstone_hours, archive)
         await one.run()
         findings += one.findings
-        moving += one.calls.moving
+        moving += {*one.calls.moving, *one.unsettled}
         accounts += len(one.calls.nodes)
         calls += one.calls.calls
         entries += one.walk.entries
@@ -91,13 +98,21 @@ async def audit(
 class _BucketAudit:
     """The audit of one bucket."""
 
-    def __init__(self, client: StoreClient, bucket: int, tombstone_hours: int) -> None:
+    def __init__(
+        self,
+        client: StoreClient,
+        bucket: int,
+        tombstone_hours: int,
+        archive: LedgerArchive | None,
+    ) -> None:
         self._client = client
         self._bucket = bucket
         self._tag = keys.TAGS[bucket]
         self._tombstone_hours = tombstone_hours
         self.findings: list[Finding] = []
-        self.walk = LedgerWalk(client, self._tag, self._report)
+        #: Accounts whose movements an archive took away faster than they could be read.
+        self.unsettled: list[str] = []
+        self.walk = LedgerWalk(client, self._tag, self._report, archive)
         self.calls = CallAudit(client, self._tag, self.walk, self._report)
 
     def _report(self, account: str, invariant: str, expected: str, found: str) -> None:
@@ -109,11 +124,22 @@ class _BucketAudit:
         await self.walk.check_tombstones(self._tombstone_hours)
         names = sorted(self.calls.nodes.keys() | self.walk.positions.keys())
         for start in range(0, len(names), PAGE):
-            await self._check_balances(names[start : start + PAGE])
+            pending = names[start : start + PAGE]
+            for _ in range(_LOOKS_MAX):
+                pending = await self._check_balances(pending)
+                if not pending:
+                    break
+            self.unsettled += pending
         await self._check_bucket()
 
-    async def _check_balances(self, names: list[str]) -> None:
-        """Compare sequence and balance of accounts with their ledger entries."""
+    async def _check_balances(self, names: list[str]) -> list[str]:
+        """Compare sequence and balance of accounts with their ledger entries.
+
+        Returns those whose entry was archived and trimmed before it could be read.
+        """
+        overtaken = []
+        # A state that is read after an entry cannot be older than it.
+        known_before = {name: one.sequence for name, one in self.walk.positions.items()}
         rows = await asyncio.gather(*(self._account(name) for name in names))
         states = {}
         for name, (packed, closed) in zip(names, rows, strict=True):
@@ -139,8 +165,13 @@ class _BucketAudit:
                 if state.balance != known[name]:
                     expected, found = str(known[name]), str(state.balance)
                     self._report(name, "balance is the sum of the ledger", expected, found)
-            elif name in positions or not self.walk.is_trimmed:
+            elif name in positions and (
+                known_before.get(name, 0) <= state.sequence < positions[name].sequence
+            ):
+                overtaken.append(name)
+            elif name in positions or self.walk.is_opened or not self.walk.is_trimmed:
                 self._check_unbooked(name, state.sequence, state.balance)
+        return overtaken
 
     def _check_unbooked(self, name: str, sequence: int, balance: int) -> None:
         """Look at an account whose sequence has no entry: right only if nothing ever moved."""
@@ -161,6 +192,5 @@ class _BucketAudit:
         counted = await self._client.execute("HGET", keys.bucket(self._tag), "sequence")
         await self.walk.advance()
         sequence = int(counted or 0)
-        is_archived = self.walk.is_trimmed and not self.walk.entries
-        if self.walk.sequence < sequence and not is_archived:
+        if self.walk.sequence < sequence:
             self._report("", "bucket sequence", str(sequence), str(self.walk.sequence))

@@ -1,8 +1,8 @@
 """The audit's walk along one bucket's ledger: sequences, balances, settlements of calls.
 
 It reads a live stream from its oldest entry to its newest, as often as it is asked for more, and
-keeps per account the last movement and per call what was booked. Entries that an archive has
-taken away before the first are no gap.
+keeps per account the last movement and per call what was booked. Of entries that an archive has
+taken away it asks that archive for their sums; without it, a ledger that begins late is a finding.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import struct
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from authz.errors import InvariantError
+from authz.archived import BucketOpening, LedgerArchive
+from authz.errors import ArchiveUnavailable, InvariantError
 from authz.store import keys
 from authz.store.client import StoreClient
 from authz.store.constants import Kind, Mark
@@ -50,8 +51,11 @@ class Booking:
 class LedgerWalk:
     """One bucket's ledger as read so far."""
 
-    def __init__(self, client: StoreClient, tag: str, report: Report) -> None:
+    def __init__(
+        self, client: StoreClient, tag: str, report: Report, archive: LedgerArchive | None = None
+    ) -> None:
         self._client = client
+        self._archive = archive
         self._stream = keys.ledger(tag)
         self._tag = tag
         self._report = report
@@ -63,8 +67,9 @@ class LedgerWalk:
         self.bookings: dict[bytes, Booking] = {}
         self.entries = 0
         self.sequence = 0
-        #: Whether entries before the first one read are in an archive.
+        #: Whether entries before the first one read are in an archive, and it told their sums.
         self.is_trimmed = False
+        self.is_opened = False
 
     async def advance(self, wanted: dict[str, int] | None = None) -> None:
         """Read to the newest entry, capturing the balances after the `wanted` sequences."""
@@ -80,8 +85,9 @@ class LedgerWalk:
             if len(page) < PAGE:
                 break
         # A stream without entries that exists has had some.
-        if not self.entries and await self._client.execute("EXISTS", self._stream):
-            self.is_trimmed = True
+        is_untouched = not self.entries and not self.is_trimmed
+        if is_untouched and await self._client.execute("EXISTS", self._stream):
+            await self._open(None)
 
     async def _take(self, entry_id: bytes, packed: bytes) -> None:
         self._last_id = entry_id
@@ -105,16 +111,49 @@ class LedgerWalk:
             "XRANGE", self._stream, "-", "+", "COUNT", 1, deadline_ms=DEADLINE_MS
         )
         if sequence > self.sequence and (not oldest or oldest[0][0] >= entry_id):
-            self.is_trimmed = True
-            self.positions.clear()
+            await self._open(sequence)
             return
         self._report("", "bucket sequence", str(self.sequence + 1), str(sequence))
+
+    async def _open(self, before_sequence: int | None) -> None:
+        """Begin with what the archive holds below an entry of the stream, or with all of it."""
+        is_first = not self.is_trimmed
+        self.is_trimmed = True
+        self.is_opened = False
+        self.positions.clear()
+        opening, obstacle = None, "no archive is at hand"
+        if self._archive is not None:
+            try:
+                opening = await self._archive.opening(keys.TAGS.index(self._tag), before_sequence)
+            except ArchiveUnavailable as error:
+                obstacle = str(error)
+        if opening is None:
+            if is_first:
+                self._report("", "the ledger is whole", "entries from 1", f"trimmed; {obstacle}")
+            return
+        self._begin(opening, opening.sequence if before_sequence is None else before_sequence - 1)
+        if is_first:
+            for account, call_id in opening.settled_twice:
+                self._report(account, "one final settlement", "one", f"several of {call_id}")
+
+    def _begin(self, opening: BucketOpening, sequence: int) -> None:
+        """Go on from archived sums, which reach up to an entry if they are whole."""
+        if (opening.entries, opening.sequence) != (sequence, sequence):
+            found = f"{opening.entries} entries, the last {opening.sequence}"
+            self._report("", "what was trimmed is archived", f"entries 1 to {sequence}", found)
+        for account, one in opening.accounts.items():
+            if one.movements != one.sequence:
+                found = f"{one.movements} up to {one.sequence} in the archive"
+                self._report(account, "account sequence", "no gap", found)
+            self.positions[account] = Position(one.sequence, one.amount_sum)
+        self.sequence = sequence
+        self.is_opened = True
 
     def _move(self, leg: LedgerLeg) -> None:
         last = self.positions.get(leg.account)
         if last is None:
             last = Position(0, 0)
-            if self.is_trimmed:
+            if self.is_trimmed and not self.is_opened:
                 last = Position(leg.sequence - 1, leg.balance - leg.amount)
         if leg.sequence != last.sequence + 1:
             self._report(leg.account, "account sequence", str(last.sequence + 1), str(leg.sequence))

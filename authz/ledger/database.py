@@ -18,11 +18,12 @@ from typing import Any, Final, NamedTuple, Self
 
 from sqlalchemy import Connection, event, insert, inspect, select, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from authz.errors import ArchiveUnavailable, ConfigError
+from authz.errors import ArchiveRefused, ArchiveUnavailable, ConfigError
 from authz.ledger.schema import archive
+from authz.ledger.streams import seed_cursors
 
 #: The newest migration; a test holds it to the scripts. Knowing it spares most starts Alembic.
 HEAD: Final = "0001"
@@ -109,12 +110,19 @@ class Database:
         """Return whose archive this is; a new one becomes that of the store."""
         async with self.write() as connection:
             await self._lock(connection)
+            await seed_cursors(connection)
             found = (await connection.execute(select(archive))).one_or_none()
             if found is not None:
-                return ArchiveRow(found.id, found.store_identity, found.created_at)
+                return ArchiveRow(*found)
             row = ArchiveRow(secrets.token_hex(16), store_identity, int(time.time()))
             await connection.execute(insert(archive).values(row._asdict()))
             return row
+
+    async def identity(self) -> ArchiveRow | None:
+        """Return whose archive this is; None of one that is nobody's yet."""
+        async with self.read() as connection:
+            found = (await connection.execute(select(archive))).one_or_none()
+        return None if found is None else ArchiveRow(*found)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -146,6 +154,8 @@ def _unavailable() -> Any:
     """Turn what a database or its driver raises into ArchiveUnavailable."""
     try:
         yield
+    except (IntegrityError, DataError) as error:
+        raise ArchiveRefused(f"{type(error.orig).__name__}: {error.orig}") from error
     except (SQLAlchemyError, OSError, TimeoutError) as error:
         cause = getattr(error, "orig", None) or error
         raise ArchiveUnavailable(f"{type(cause).__name__}: {cause}") from error

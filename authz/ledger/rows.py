@@ -66,7 +66,7 @@ def movement_rows(bucket: int, entry: LedgerEntry) -> list[Row]:
 
 def event_row(bucket: int, entry: Entry) -> Row:
     """Return the row of an alert or recharge request; raises Unreadable."""
-    entry_id, fields = entry
+    entry_id, _ = entry
     facts = _named(entry)
     try:
         event, account, at = (facts.pop(name) for name in _EVENT_FIELDS)

@@ -1,0 +1,111 @@
+"""The store's streams, and how far each is archived."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, NamedTuple
+
+from msgspec import Struct
+from sqlalchemy import insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from authz.ledger.schema import cursors
+from authz.store import keys
+
+StreamName = Literal["ledger", "events", "changes"]
+
+
+class Stream(NamedTuple):
+    """One stream of the store."""
+
+    name: StreamName
+    bucket: int
+    key: bytes
+
+
+LEDGERS: Final = tuple(
+    Stream("ledger", bucket, keys.ledger(tag)) for bucket, tag in enumerate(keys.TAGS)
+)
+STREAMS: Final = (
+    *LEDGERS,
+    *(Stream("events", bucket, keys.events(tag)) for bucket, tag in enumerate(keys.TAGS)),
+    # Of the whole store, in the place of a first bucket.
+    Stream("changes", 0, keys.changes()),
+)
+
+
+class Cursor(NamedTuple):
+    """The last archived entry of a stream, and its number."""
+
+    entry_id: str
+    sequence: int
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """The place of that entry in its stream."""
+        return position_of(self.entry_id.encode())
+
+
+START: Final = Cursor("0-0", 0)
+
+
+class Fork(NamedTuple):
+    """Why a stream cannot be archived any further without a decision (`authz archive repair`)."""
+
+    reason: Literal["gap", "repeat", "behind", "missing", "unreadable", "refused"]
+    detail: str
+
+
+class DrainStatus(Struct, frozen=True, kw_only=True):
+    """How far a stream is archived. `entries_behind` is at least so many."""
+
+    stream: StreamName
+    bucket: int
+    entry_id: str
+    sequence: int
+    entries_behind: int
+    seconds_behind: int
+    fork: str | None
+
+
+def position_of(entry_id: bytes) -> tuple[int, int]:
+    """Return the store's clock in milliseconds in an entry's id, and its number within it."""
+    milliseconds, _, number = entry_id.partition(b"-")
+    return int(milliseconds), int(number)
+
+
+async def seed_cursors(connection: AsyncConnection) -> None:
+    """Enter every stream that the archive does not know yet, from its start; not concurrently."""
+    known = {(row.stream, row.bucket) for row in await connection.execute(select(cursors))}
+    new = [stream for stream in STREAMS if (stream.name, stream.bucket) not in known]
+    if new:
+        rows = [
+            {"stream": stream.name, "bucket": stream.bucket, **START._asdict()} for stream in new
+        ]
+        await connection.execute(insert(cursors), rows)
+
+
+async def load_cursors(connection: AsyncConnection) -> dict[Stream, Cursor]:
+    """Return every stream's cursor."""
+    rows = (await connection.execute(select(cursors))).all()
+    known = {(row.stream, row.bucket): Cursor(row.entry_id, row.sequence) for row in rows}
+    return {stream: known[stream.name, stream.bucket] for stream in STREAMS}
+
+
+async def move_cursor(
+    connection: AsyncConnection, stream: Stream, before: Cursor, after: Cursor
+) -> bool:
+    """Move a cursor from where the caller believes it to be; False if it is elsewhere.
+
+    Whoever moves it holds its row until the transaction ends, so that nobody else can.
+    """
+    moved = await connection.execute(
+        update(cursors)
+        .where(
+            cursors.c.stream == stream.name,
+            cursors.c.bucket == stream.bucket,
+            cursors.c.entry_id == before.entry_id,
+            cursors.c.sequence == before.sequence,
+        )
+        .values(after._asdict())
+    )
+    return moved.rowcount == 1
