@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from authz.admin import calls, history, prices
+from authz.admin import calls, events, history, prices
 from authz.admin.access_handlers import create_token, list_tokens, revoke_token, who_am_i
 from authz.admin.decks import DeckImport, DeckList
 from authz.admin.messages import (
@@ -203,4 +203,5 @@ ROUTES: tuple[Route, ...] = (
     Route("DELETE", "/v1/tokens/{id}", "Revoke a token; it is refused from then on.",
           revoke_token, TokenPath, None, {204: None}, Role.ADMIN, Reach.WHOLE),
     *history.ROUTES,
+    *events.ROUTES,
 )  # fmt: skip

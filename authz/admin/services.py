@@ -10,16 +10,24 @@ from authz.admin.tokens import TokenService
 from authz.engine.accounts import AccountService
 from authz.engine.context import Context
 from authz.engine.postings import PostingService
+from authz.engine.recharges import RechargeService
 from authz.errors import ArchiveUnavailable
+from authz.events.endpoints import WebhookDirectory
 
 if TYPE_CHECKING:
+    from authz.events.service import EventService
     from authz.ledger.history import History
 
 
 class Services:
-    """The services over one engine context; `history` only where an archive is open."""
+    """The services over one engine context; `history` and `events` only with an archive."""
 
-    def __init__(self, context: Context, history: History | None = None) -> None:
+    def __init__(
+        self,
+        context: Context,
+        history: History | None = None,
+        events: EventService | None = None,
+    ) -> None:
         client, directory, clock = context.client, context.directory, context.clock
         self.context = context
         self.accounts = AccountService(client, directory, clock)
@@ -29,7 +37,10 @@ class Services:
         self.decks = DeckService(client, context.settings.decks)
         self.tokens = TokenService(client, directory, clock)
         self.changes = ChangeLog(client, clock)
+        self.recharges = RechargeService(client, directory, clock, self.postings)
+        self.webhooks = WebhookDirectory(client, context.settings.webhooks)
         self._history = history
+        self._events = events
 
     @property
     def history(self) -> History:
@@ -37,3 +48,10 @@ class Services:
         if self._history is None:
             raise ArchiveUnavailable("no archive is open here")
         return self._history
+
+    @property
+    def events(self) -> EventService:
+        """What happened and who was told; raises ArchiveUnavailable where no archive is open."""
+        if self._events is None:
+            raise ArchiveUnavailable("no archive is open here")
+        return self._events

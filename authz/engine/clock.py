@@ -45,6 +45,11 @@ def parse_moment(value: str | int, field: str) -> int:
     return int(moment.timestamp())
 
 
+def moment_of(seconds: int) -> dt.datetime:
+    """Return Unix seconds as a time in UTC."""
+    return dt.datetime.fromtimestamp(seconds, dt.UTC)
+
+
 def format_moment(seconds: int) -> str:
     """Return Unix seconds as RFC 3339 text in UTC."""
-    return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment_of(seconds).strftime("%Y-%m-%dT%H:%M:%SZ")

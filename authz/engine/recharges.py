@@ -159,6 +159,13 @@ class RechargeService:
         duplicate = outcome == Outcome.DUPLICATE
         return RechargeAnswer(recharge_id, named.account, "failed", duplicate)
 
+    def account_of(self, recharge_id: str) -> str | None:
+        """Return the account that a recharge's id names, or None if it can be nobody's."""
+        match = _ID.match(recharge_id)
+        if match is None or not _ACCOUNT.fullmatch(match["account"]):
+            return None
+        return match["account"]
+
     async def check(self, tag: str, account_id: str) -> None:
         """Expire what waited too long and ask for what is due now, as a call would."""
         try:
@@ -195,13 +202,11 @@ class RechargeService:
         return RechargeList(tuple(found.values()), next_cursor)
 
     async def _name(self, recharge_id: str) -> _Named:
-        match = _ID.match(recharge_id)
-        if match is None or not _ACCOUNT.fullmatch(match["account"]):
+        account = self.account_of(recharge_id)
+        tag = None if account is None else await self._directory.tag_of(account)
+        if account is None or tag is None:
             raise _unknown(recharge_id)
-        tag = await self._directory.tag_of(match["account"])
-        if tag is None:
-            raise _unknown(recharge_id)
-        return _Named(match["account"], int(match["number"]), tag)
+        return _Named(account, int(recharge_id.rpartition("-")[2]), tag)
 
     async def _amount_of(self, named: _Named, recharge_id: str) -> int:
         """Return what was asked for, in micros, also of a recharge that is credited since."""

@@ -1,0 +1,189 @@
+"""Tells what is due, in the background of an office.
+
+Every receiver is a lane with its own few attempts at a time, so that one that is slow or down
+holds up nobody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, NamedTuple
+
+from authz import log
+from authz.config import Settings
+from authz.errors import ArchiveUnavailable, AuthzError, StoreError
+from authz.events.endpoints import Endpoint, WebhookDirectory
+from authz.events.mail import MailSender
+from authz.events.messages import SendResult, Told
+from authz.events.outbox import Claimed, Outbox
+from authz.events.routing import EMAIL, WEBHOOK
+from authz.events.webhooks import WebhookSender
+from authz.store.accounts import AccountDirectory
+
+_POLL_SECONDS: Final = 1.0
+_CLEANING_SECONDS: Final = 3_600
+#: How far a claim reaches past the longest attempt.
+_LEASE_MARGIN_SECONDS: Final = 5
+_RECORD_TRIES_MAX: Final = 3
+
+_Send = Callable[[Claimed, Told], Awaitable[SendResult]]
+
+
+class _Lane(NamedTuple):
+    """One receiver's part of the outbox, or all mails; `target` None takes any."""
+
+    channel: str
+    target: str | None
+
+
+class DeliveryWorker:
+    """Claims, sends and records, until it is cancelled. Any number may run on one archive."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        webhooks: WebhookDirectory,
+        directory: AccountDirectory,
+        settings: Settings,
+    ) -> None:
+        """Deliver what the outbox has to the receivers of the store and to the mail server."""
+        self._outbox = outbox
+        self._directory = directory
+        self._webhooks = webhooks
+        self._settings = settings
+        self._wake = asyncio.Event()
+        self._running: dict[_Lane, set[asyncio.Task[None]]] = {}
+        self._is_away = False
+
+    def wake(self) -> None:
+        """Look for work now instead of in a second."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Deliver until cancelled; archive or store that are away are only waited for."""
+        webhook_sender = WebhookSender(self._settings.webhooks)
+        mail_sender = MailSender(self._settings.email)
+        cleaned_at = time.monotonic()
+        try:
+            while True:
+                try:
+                    await self._dispatch(webhook_sender, mail_sender)
+                    if time.monotonic() - cleaned_at >= _CLEANING_SECONDS:
+                        await self._clean()
+                        cleaned_at = time.monotonic()
+                    self._is_away = False
+                except (StoreError, ArchiveUnavailable) as error:
+                    self._note_away(error)
+                await self._pause()
+        finally:
+            await self._end()
+            await webhook_sender.close()
+
+    async def _dispatch(self, webhook_sender: WebhookSender, mail_sender: MailSender) -> None:
+        """Start what every lane has room for."""
+        endpoints = {one.id: one for one in await self._webhooks.endpoints() if one.enabled}
+        mail, hooks = self._settings.email, self._settings.webhooks
+        await self._outbox.bury_unwanted(tuple(endpoints), has_mail=mail.host is not None)
+        for endpoint in endpoints.values():
+            await self._fill(
+                _Lane(WEBHOOK, endpoint.id),
+                hooks.in_flight_max,
+                hooks.timeout_seconds,
+                _webhook_send(webhook_sender, endpoint),
+            )
+        if mail.host is not None:
+            await self._fill(
+                _Lane(EMAIL, None),
+                mail.in_flight_max,
+                mail.timeout_seconds,
+                lambda claimed, told: mail_sender.send(claimed.target, told),
+            )
+
+    async def _fill(
+        self, lane: _Lane, in_flight_max: int, timeout_seconds: int, send: _Send
+    ) -> None:
+        running = self._running.setdefault(lane, set())
+        room = in_flight_max - len(running)
+        if room <= 0:
+            return
+        lease_seconds = 2 * timeout_seconds + _LEASE_MARGIN_SECONDS
+        now = int(time.time())
+        for claimed in await self._outbox.claim(*lane, now, lease_seconds, room):
+            task = asyncio.create_task(self._deliver(lane, claimed, send))
+            running.add(task)
+            task.add_done_callback(running.discard)
+
+    async def _deliver(self, lane: _Lane, claimed: Claimed, send: _Send) -> None:
+        """Attempt one delivery and record what became of it."""
+        try:
+            chain = await self._directory.chain(claimed.event["account"])
+            currency = None if chain is None else chain.accounts[0].config.currency
+            told = Told.of_row(claimed.event, currency)
+            result = await send(claimed, told)
+            if result.verdict == "gone" and lane.target is not None:
+                await self._webhooks.disable(lane.target, "it answered 410 Gone")
+            await self._record(lane, claimed, result)
+        except AuthzError as error:
+            # The lease runs out and it is sent again.
+            log.event("delivery_not_recorded", level="warning", id=claimed.id, error=error)
+        except Exception as error:
+            log.event("delivery_failed", level="error", id=claimed.id, error=error)
+        self.wake()
+
+    async def _record(self, lane: _Lane, claimed: Claimed, result: SendResult) -> None:
+        state = None
+        for left in reversed(range(_RECORD_TRIES_MAX)):
+            try:
+                state = await self._outbox.record(claimed, result, int(time.time()))
+                break
+            except ArchiveUnavailable:
+                if not left:
+                    raise
+                await asyncio.sleep(_POLL_SECONDS)
+        log.event(
+            "event_delivered" if result.verdict == "delivered" else "event_not_delivered",
+            level="error" if state == "dead" else "info",
+            id=claimed.id,
+            channel=lane.channel,
+            target=claimed.target,
+            attempts=claimed.attempts,
+            state=state,
+            detail=result.error,
+        )
+
+    async def _clean(self) -> None:
+        removed = 0
+        while batch := await self._outbox.purge(int(time.time())):
+            removed += batch
+            await asyncio.sleep(0)
+        if removed:
+            log.event("old_events_removed", rows=removed)
+
+    def _note_away(self, error: AuthzError) -> None:
+        if not self._is_away:
+            log.event("deliveries_wait", level="warning", error=error)
+        self._is_away = True
+
+    async def _pause(self) -> None:
+        try:
+            async with asyncio.timeout(_POLL_SECONDS):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+        self._wake.clear()
+
+    async def _end(self) -> None:
+        """Cut what is being sent: its lease runs out, and it is sent again."""
+        tasks = [task for running in self._running.values() for task in running]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _webhook_send(sender: WebhookSender, endpoint: Endpoint) -> _Send:
+    async def send(claimed: Claimed, told: Told) -> SendResult:
+        return await sender.send(endpoint, told.id, told.payload())
+
+    return send
