@@ -69,13 +69,14 @@ async def read_body(
     if request.content_type not in _JSON_TYPES:
         raise _wrong_type("send Content-Type: application/json")
     data = await _read(request, JSON_BYTES_MAX)
-    if not data and request.method == "POST" and not _has_required(body):
+    if not data and request.method == "POST" and not has_required_field(body):
         # Who has nothing to add may send nothing; a PUT of nothing would set every default.
         data = b"{}"
     return _decode(data, dict[str, Any] if body is Body.MERGE_PATCH else body)
 
 
-def _has_required(body: type[msgspec.Struct] | Body) -> bool:
+def has_required_field(body: type[msgspec.Struct] | Body) -> bool:
+    """Whether a request's body cannot be left out: it has something that must be said."""
     return isinstance(body, Body) or any(one.required for one in msgspec.structs.fields(body))
 
 

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from authz.admin import glossary
+from authz.admin.inputs import has_required_field
 from authz.admin.problems import DeckProblem
 from authz.admin.roles import Owner, Reach, Role, Scope
 from authz.admin.routes import Body, CsvFile, Route
@@ -148,7 +149,10 @@ def _operation(route: Route, components: dict[str, Any]) -> dict[str, Any]:
         operation["description"] += f"\n\n{schema['description']}"
         operation["parameters"] = _parameters(route, schema)
     if route.body is not None:
-        operation["requestBody"] = {"required": True, "content": _content(route.body)}
+        operation["requestBody"] = {
+            "required": route.method != "POST" or has_required_field(route.body),
+            "content": _content(route.body),
+        }
     return operation
 
 
@@ -224,10 +228,12 @@ def _responses(route: Route) -> dict[str, Any]:
 
 
 def _problem_response(status: int) -> dict[str, Any]:
-    struct = DeckProblem if status == 422 else ProblemDocument
+    schema: dict[str, Any] = _reference(ProblemDocument.__name__)
+    if status == 422:
+        schema = {"anyOf": [_reference(DeckProblem.__name__), schema]}
     response: dict[str, Any] = {
         "description": _PROBLEMS[status],
-        "content": {PROBLEM_JSON: {"schema": _reference(struct.__name__)}},
+        "content": {PROBLEM_JSON: {"schema": schema}},
     }
     if status in (429, 503):
         response["headers"] = _RETRY_AFTER

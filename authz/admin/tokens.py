@@ -129,8 +129,8 @@ class TokenService:
     async def create(self, request: TokenRequest) -> NewToken:
         """Make a token.
 
-        Raises InvalidInput for a reserved name or an end that has passed, NotFound for an
-        unknown account, Conflict for a name in use or too many tokens.
+        Raises InvalidInput for a reserved name, an unknown account or an end that has passed,
+        Conflict for a name in use or too many tokens.
         """
         if request.name in RESERVED_NAMES:
             raise InvalidInput("name", f"{request.name} is not the name of a token")
@@ -141,7 +141,7 @@ class TokenService:
             if expires_at <= now:
                 raise InvalidInput("expires_at", f"{request.expires_at} has passed")
         if request.account is not None and await self._directory.read(request.account) is None:
-            raise NotFound(f"no account {request.account}")
+            raise InvalidInput("account", f"no account {request.account}")
         secret = secrets.token_urlsafe(_SECRET_BYTES)
         record = TokenRecord(
             id=secrets.token_hex(_ID_BYTES),
