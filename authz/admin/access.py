@@ -88,6 +88,14 @@ def _is_local(request: web.Request) -> bool:
     return ipaddress.ip_address(str(name[0]).partition("%")[0]).is_loopback
 
 
+def is_own_host(request: web.Request) -> bool:
+    """Whether a program of this host asks; raises Problem for what a web page may have sent."""
+    if not _is_local(request):
+        return False
+    _refuse_browsers(request)
+    return True
+
+
 def _refuse_browsers(request: web.Request) -> None:
     """Refuse what a web page in the operator's browser may send to this host by itself.
 

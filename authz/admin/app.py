@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 from aiohttp import hdrs, web
 
-from authz import log
+from authz import log, meters
 from authz.admin import openapi
 from authz.admin.access import Access
 from authz.admin.callers import ANONYMOUS, Caller, current_caller
@@ -20,18 +20,26 @@ from authz.admin.messages import Health
 from authz.admin.problems import Problem, document_of
 from authz.admin.routes import CsvFile, Reply, Route
 from authz.admin.scope import Tree
+from authz.admin.scrapes import METRICS_PATH, MetricsSource, scrape_handler
 from authz.admin.services import Services
 from authz.problems import PROBLEM_JSON, ProblemDocument, problem, retry_seconds
 
 _encode = msgspec.json.Encoder().encode
 _CHANGING: Final = frozenset({"PUT", "PATCH", "POST", "DELETE"})
 #: For probes, which have no token, and for tools that read what there is to call.
-_OPEN_PATHS: Final = frozenset({"/livez", "/readyz", openapi.PATH})
+#: The page of metrics has a rule of its own.
+_OPEN_PATHS: Final = frozenset({"/livez", "/readyz", METRICS_PATH, openapi.PATH})
+_ANSWERS: Final = meters.counters("authz_admin_answers_total")
+_ACCESS_FAILURES: Final = meters.counter("authz_access_failures_total", "admin")
 
 _Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def create_app(services: Services, readiness: Callable[[], str | None]) -> web.Application:
+def create_app(
+    services: Services,
+    readiness: Callable[[], str | None],
+    metrics: MetricsSource | None = None,
+) -> web.Application:
     """Return the application; `readiness` says what requests wait for, or None.
 
     The caller closes the services after the application's end.
@@ -63,6 +71,7 @@ def create_app(services: Services, readiness: Callable[[], str | None]) -> web.A
                 wait_seconds = error.retry_seconds
         if wait_seconds is not None:
             response.headers[hdrs.RETRY_AFTER] = str(wait_seconds)
+        _count(request.method, response.status)
         await _record(services, request, passage, response.status)
         return response
 
@@ -73,7 +82,17 @@ def create_app(services: Services, readiness: Callable[[], str | None]) -> web.A
     app.router.add_get("/livez", _live)
     app.router.add_get(openapi.PATH, _document())
     app.router.add_get("/readyz", _ready(readiness))
+    if metrics is not None:
+        open_to = services.context.settings.metrics.access
+        app.router.add_get(METRICS_PATH, scrape_handler(metrics, access, open_to))
     return app
+
+
+def _count(method: str, status: int) -> None:
+    kind = "2xx" if status < 300 else "4xx" if status < 500 else "5xx"
+    (_ANSWERS.get((method, kind)) or _ANSWERS["other", kind]).add()
+    if status in (401, 429):
+        _ACCESS_FAILURES.add()
 
 
 class Passage:

@@ -21,6 +21,7 @@ from authz.config.archive import ArchiveSettings
 from authz.config.fields import Setting, about, settings_of
 from authz.config.freeswitch import FreeswitchSettings, check_freeswitch
 from authz.config.freeswitch_web import FreeswitchWebSettings
+from authz.config.metrics import MetricsSettings
 from authz.config.sections import (
     AdminSettings,
     CallSettings,
@@ -58,6 +59,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     email: EmailSettings = EmailSettings()
     freeswitch: FreeswitchSettings = FreeswitchSettings()
     freeswitch_web: FreeswitchWebSettings = FreeswitchWebSettings()
+    metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()
 
 

@@ -53,6 +53,8 @@ class Metric(NamedTuple):
     labels: tuple[str, ...] = ()
     series: Series | None = _UNLABELLED
     scope: Scope = Scope.DAEMON
+    #: Which programs set a gauge of their processes.
+    programs: tuple[str, ...] = ()
 
     @property
     def is_counted(self) -> bool:

@@ -50,6 +50,11 @@ class Row(NamedTuple):
     is_alive: bool
     values: list[int]
 
+    @property
+    def program(self) -> str:
+        """Which program the process runs: its name without a number."""
+        return self.name.partition("-")[0]
+
 
 class SharedMeters:
     """The rows of one daemon. `descriptor` is what children inherit."""

@@ -22,6 +22,8 @@ ROUTES: Final = (
 )  # fmt: skip
 OPERATIONS: Final = ("authorize", "reserve", "settle")
 STATUSES: Final = ("2xx", "4xx", "5xx")
+#: What the office reads at a scrape, part by part.
+PARTS: Final = ("host", "store", "calls", "decks", "money", "audit", "archive", "deliveries")
 #: Kinds of child process.
 PROGRAMS: Final = ("worker", "office", "agents")
 _REFUSALS: Final = tuple(name for name in REASONS if name != OK)
@@ -48,8 +50,10 @@ def _seconds(name: str, meaning: str, labels: str = "", series: Series = ((),)) 
     return Metric(f"authz_{name}_seconds", Kind.HISTOGRAM, meaning, tuple(labels.split()), series)
 
 
-def _gauge(name: str, meaning: str) -> Metric:
-    return Metric(f"authz_{name}", Kind.GAUGE, meaning, scope=Scope.PROCESS)
+def _gauge(name: str, meaning: str, *programs: str) -> Metric:
+    return Metric(
+        f"authz_{name}", Kind.GAUGE, meaning, scope=Scope.PROCESS, programs=programs or PROGRAMS
+    )
 
 
 _DECISIONS: Final = (
@@ -128,8 +132,8 @@ _HOOK: Final = (
     _counter("hook_connections_refused", "Connections turned away: too many, or draining."),
     _counter("hook_timeouts", "Connections cut because their client broke a time limit."),
     _counter("hook_answers_dropped", "Answers whose connection had gone."),
-    _gauge("hook_open_connections", "Connections of switches open now."),
-    _gauge("hook_in_flight", "Requests being decided now."),
+    _gauge("hook_open_connections", "Connections of switches open now.", "worker"),
+    _gauge("hook_in_flight", "Requests being decided now.", "worker"),
 )
 
 _OFFICE: Final = (
@@ -138,6 +142,12 @@ _OFFICE: Final = (
         "Answers of the admin API by method and kind of status.",
         "method status",
         one_of(("GET", "POST", "PUT", "PATCH", "DELETE", "other"), STATUSES),
+    ),
+    _counter(
+        "scrape_failures",
+        "Parts of the metrics that a scrape had to leave out.",
+        "part",
+        one_of(PARTS),
     ),
     _counter(
         "access_failures",

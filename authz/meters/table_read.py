@@ -14,17 +14,16 @@ def _read(name: str, meaning: str, labels: str = "", scope: Scope = Scope.STORE)
 
 _DAEMON: Final = (
     _read("build_info", "Always 1; the labels say what runs.", "version python", Scope.DAEMON),
-    _read("scrape_failures_total", "Parts that a scrape had to leave out.", "part", Scope.DAEMON),
     _read("process_up", "1 while the process gives signs of life.", "", Scope.PROCESS),
     _read("process_start_time_seconds", "When the process started (Unix time).", "", Scope.PROCESS),
     _read("process_cpu_seconds_total", "CPU time used by the process.", "", Scope.PROCESS),
     _read("process_resident_bytes", "Memory of the process.", "", Scope.PROCESS),
     _read("process_open_files", "Open file descriptors.", "", Scope.PROCESS),
     _read("process_open_files_max", "Most file descriptors that it may open.", "", Scope.PROCESS),
-    _read("spool_unowned_files", "Spool files whose process is gone, before the office replays "
-          "them.", "", Scope.DAEMON),
-    _read("spool_dead_letters", "Settles that could not be booked and wait for an operator.", "",
+    _read("spool_files", "Spool files of this host, those of dead processes included.", "",
           Scope.DAEMON),
+    _read("spool_dead_files", "Files of settles that could not be booked and wait for an operator.",
+          "", Scope.DAEMON),
     _read("state_dir_free_bytes", "Free space where spool and own store write.", "", Scope.DAEMON),
 )  # fmt: skip
 
@@ -63,11 +62,11 @@ _MONEY: Final = (
           "level currency"),
     _read("accounts_in_state", "Accounts. state: disabled; low (at or below the alert's threshold);"
           " exhausted; recharge_pending.", "state"),
-    _read("class_calls", "Open calls of root accounts by class; outbound emergency calls are not "
-          "counted anywhere.", "class"),
-    _read("trunk_calls", "Open calls of root accounts on their trunks.", "direction"),
-    _read("trunk_channels", "Flat-rate channels of root accounts: inbound, outbound, twoway.",
-          "kind"),
+    _read("class_calls", "Open calls by class, as root accounts count them: without outbound "
+          "emergency calls.", "class"),
+    _read("trunk_calls", "Open calls on accounts' flat-rate trunks.", "level direction"),
+    _read("trunk_channels", "Flat-rate channels of accounts. kind: inbound, outbound, twoway.",
+          "level kind"),
 )  # fmt: skip
 
 _AUDIT: Final = (
@@ -77,4 +76,14 @@ _AUDIT: Final = (
           "never."),
 )  # fmt: skip
 
-READ: Final = (*_DAEMON, *_STORE, *_CALLS, *_MONEY, *_AUDIT)
+_ARCHIVE: Final = (
+    _read("archive_up", "1 while the office archives what the store's streams hold.", "",
+          Scope.DAEMON),
+    _read("archive_behind_entries", "Entries not yet archived, at least.", "stream", Scope.DAEMON),
+    _read("archive_behind_seconds", "Age of the oldest entry not yet archived.", "stream",
+          Scope.DAEMON),
+    _read("archive_forked_streams", "Streams that an operator must repair; must be 0.", "stream",
+          Scope.DAEMON),
+)  # fmt: skip
+
+READ: Final = (*_DAEMON, *_STORE, *_CALLS, *_MONEY, *_AUDIT, *_ARCHIVE)

@@ -8,7 +8,7 @@ answers, and again whenever another server answers in its place.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol, Self
 
 from authz import log
@@ -19,6 +19,7 @@ from authz.engine.quotes import Decks
 from authz.engine.spool import Spool
 from authz.errors import AuthzError, ConfigError, StoreError
 from authz.numbers import rules_from_settings
+from authz.rating.deck import Deck
 from authz.store.checks import check_server, memory_ratio
 from authz.store.client import StoreClient
 from authz.store.identity import check_store_identity
@@ -37,6 +38,9 @@ class LiveDecks(Decks, Protocol):
     """Decks that follow what is published; `digest` is the same wherever the same ones are."""
 
     digest: int
+
+    def all(self) -> Sequence[Deck]:
+        """Return the decks in force, by id."""
 
     async def start(self) -> None:
         """Read the decks in force and follow the store from now on."""

@@ -10,6 +10,7 @@ from authz.server.child import Order
 from authz.server.engine_host import EngineHost
 from authz.server.gauges import publish_gauges
 from authz.server.office import OfficeService
+from authz.server.scrapes import build_metrics
 from authz.server.worker import EngineBackend, HookService
 from authz.store.client import StoreClient
 
@@ -25,7 +26,9 @@ async def build_worker(order: Order) -> HookService:
 async def build_office(order: Order) -> OfficeService:
     """Make the office: the engine, the admin API on it, and the housekeeping."""
     host = await EngineHost.open(order.name, order.settings, order.store_url, open_decks)
-    return OfficeService(host, create_app(Services(host.engine.context), host.readiness))
+    publish_gauges(host, order.meters)
+    metrics = build_metrics(order, host)
+    return OfficeService(host, create_app(Services(host.engine.context), host.readiness, metrics))
 
 
 def open_decks(client: StoreClient, settings: Settings) -> DeckRegistry:
