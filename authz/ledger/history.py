@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from authz.errors import ArchiveUnavailable, InvalidInput, NotFound
+from authz.ledger.archive import Archive
 from authz.ledger.csv_file import csv_chunks
-from authz.ledger.database import Database
 from authz.ledger.messages import (
     MovementQuery,
     Statement,
@@ -47,9 +47,6 @@ _READS_MAX: Final = 4
 _WAIT_SECONDS: Final = 10
 _PAGE_LENGTH: Final = 100
 
-#: Lets the archive take in what the ledger of an account's bucket has by now.
-CatchUp = Callable[[str], Awaitable[None]]
-
 
 class TransactionFile(NamedTuple):
     """All transactions of a selection as CSV, to be taken chunk by chunk."""
@@ -74,24 +71,17 @@ class History:
     archive does not.
     """
 
-    def __init__(
-        self,
-        client: StoreClient,
-        directory: AccountDirectory,
-        database: Database,
-        catch_up: CatchUp,
-    ) -> None:
+    def __init__(self, client: StoreClient, directory: AccountDirectory, archive: Archive) -> None:
         self._client = client
         self._directory = directory
-        self._database = database
-        self._catch_up = catch_up
+        self._archive = archive
         self._reads = asyncio.Semaphore(_READS_MAX)
 
     async def transactions(self, query: TransactionQuery) -> TransactionPage:
         """Return one page of an account's transactions."""
         asked = await self._asked(query.id)
         selection = Selection.of(query, asked.zone)
-        await self._catch_up(query.id)
+        await self._archive.catch_up(query.id)
         async with self._read() as connection:
             limit = query.limit or _PAGE_LENGTH
             page = await read_page(connection, selection, query.sort, query.cursor, limit)
@@ -113,7 +103,7 @@ class History:
                 raise InvalidInput(name, "a file has no pages: leave it out")
         asked = await self._asked(query.id)
         selection = Selection.of(query, asked.zone)
-        await self._catch_up(query.id)
+        await self._archive.catch_up(query.id)
         parts = stream_rows(self._read, selection, query.sort)
         words = ("transactions", query.id, *_days(selection.window, asked.zone))
         return TransactionFile(
@@ -124,7 +114,7 @@ class History:
         """Return the sums of an account's movements."""
         asked = await self._asked(query.id)
         selection = Selection.of(query, asked.zone)
-        await self._catch_up(query.id)
+        await self._archive.catch_up(query.id)
         async with self._read() as connection:
             usage = await read_usage(connection, selection)
         start, end = _shown(selection.window)
@@ -148,7 +138,7 @@ class History:
         month = present if query.month is None else parse_month(query.month)
         if month > present:
             raise InvalidInput("month", f"{month} has not begun")
-        await self._catch_up(query.id)
+        await self._archive.catch_up(query.id)
         start_us, end_us = month.window(asked.zone)
         async with self._read() as connection:
             sheet = await read_sheet(connection, query.id, start_us, end_us)
@@ -179,7 +169,7 @@ class History:
         except TimeoutError:
             raise ArchiveUnavailable("too many questions are being answered") from None
         try:
-            async with self._database.read() as connection:
+            async with self._archive.database.read() as connection:
                 yield connection
         finally:
             self._reads.release()
