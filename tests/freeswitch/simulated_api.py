@@ -77,11 +77,6 @@ class SimulatedApi:
         leg = self._leg(uuid)
         if leg is None:
             return _GONE
-        last = {
-            "parked": "CHANNEL_PARK",
-            "ringing": "CHANNEL_PROGRESS",
-            "answered": "CHANNEL_ANSWER",
-        }
         is_bridged = leg.is_caller and leg.bridged_us > 0 and leg.other is not None
         template = "CHANNEL_BRIDGE" if is_bridged else _LAST_EVENT[leg.phase]
         headers = leg.headers("CHANNEL_DATA", template) | self._switch.moment()
