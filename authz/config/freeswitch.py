@@ -23,6 +23,9 @@ ACCOUNT_WORDS: Final = frozenset(
 _ACCOUNT_WORD: Final = re.compile(r"\{([^{}]*)\}")
 
 
+Rounding = Literal["up", "half_up", "down"]
+
+
 class SwitchSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One FreeSWITCH, reached by its inbound event socket."""
 
@@ -110,7 +113,7 @@ class FreeswitchSettings(Struct, frozen=True, kw_only=True):
             "does if it has the variable authz_account or authz_park, or if a rule fits it; "
             "others are left alone."
         ),
-    ] = ()
+    ] = ("authz",)
     rules: Annotated[
         tuple[LookupRule, ...],
         about("Who pays for a call without the channel variable authz_account, in this order."),
@@ -147,7 +150,7 @@ class FreeswitchSettings(Struct, frozen=True, kw_only=True):
         int, about("How long before the end of the call that is played.", ge=3, le=600)
     ] = 20
     rounding: Annotated[
-        Literal["up", "half_up", "down"],
+        Rounding,
         about("How the switch's billable milliseconds become the whole seconds of a settle."),
     ] = "up"
     heartbeat_seconds: Annotated[

@@ -18,10 +18,11 @@ from authz.config import Settings, encode_settings
 from authz.errors import AuthzError, ConfigError
 from authz.meters.shared import SharedMeters
 from authz.server.balancer import Balancer
-from authz.server.listeners import ADMIN, HOOK_NAMES
+from authz.server.listeners import ADMIN, HOOK_NAMES, SWITCH_OUTBOUND
 from authz.server.process import PINGS_UNANSWERED_MAX, Process, ProcessFailed
 
 OFFICE: Final = "office"
+AGENTS: Final = "agents"
 #: A process that has answered for so long and then ends is not in a crash loop.
 QUIET_SECONDS: Final = 10
 _BACKOFF_SECONDS_FIRST: Final = 0.1
@@ -37,16 +38,22 @@ class CrashLoop(AuthzError):
 
 
 class Programs(NamedTuple):
-    """The command lines of the two kinds of child."""
+    """The command lines of the kinds of child."""
 
     worker: Sequence[str]
     office: Sequence[str]
+    agents: Sequence[str]
+
+    def of(self, name: str) -> Sequence[str]:
+        """Return the command line of the process of that name."""
+        return {OFFICE: self.office, AGENTS: self.agents}.get(name, self.worker)
 
 
 # -P: whatever lies in the working directory is not ours.
 PROGRAMS: Final = Programs(
     worker=(sys.executable, "-P", "-m", "authz.server.worker"),
     office=(sys.executable, "-P", "-m", "authz.server.office"),
+    agents=(sys.executable, "-P", "-m", "authz.server.agents"),
 )
 
 
@@ -60,7 +67,8 @@ class Plan(NamedTuple):
     @property
     def names(self) -> list[str]:
         """Which processes there shall be."""
-        return [f"worker-{n}" for n in range(1, self.settings.hook.workers + 1)] + [OFFICE]
+        workers = [f"worker-{n}" for n in range(1, self.settings.hook.workers + 1)]
+        return [*workers, OFFICE, *([AGENTS] if self.settings.freeswitch.is_used else ())]
 
     @property
     def is_spread(self) -> bool:
@@ -71,6 +79,8 @@ class Plan(NamedTuple):
         """Return the sockets on which the process listens itself."""
         if name == OFFICE:
             wanted: tuple[str, ...] = (ADMIN,)
+        elif name == AGENTS:
+            wanted = (SWITCH_OUTBOUND,)
         else:
             wanted = () if self.is_spread else HOOK_NAMES
         return {one: self.listeners[one] for one in wanted if one in self.listeners}
@@ -195,7 +205,7 @@ class Crew:
         post.keeper = asyncio.create_task(self._keep(post))
 
     def _employ(self, process: Process) -> None:
-        if process.name != OFFICE and self._plan.is_spread:
+        if process.name not in (OFFICE, AGENTS) and self._plan.is_spread:
             self._balancer.add(process)
 
     async def _bring_up(self, name: str, plan: Plan) -> Process:
@@ -204,7 +214,7 @@ class Crew:
         has_row = self._meters is not None and self._meters.reserve(name)
         process = await Process.spawn(
             name,
-            self._programs.office if name == OFFICE else self._programs.worker,
+            self._programs.of(name),
             settings=encode_settings(settings).decode(),
             store_url=plan.store_url,
             listeners=plan.listeners_of(name),

@@ -23,8 +23,15 @@ from authz.hooks import access
 HOOK_TCP: Final = "hook_tcp"
 HOOK_UNIX: Final = "hook_unix"
 ADMIN: Final = "admin"
+SWITCH_OUTBOUND: Final = "switch_outbound"
 HOOK_NAMES: Final = (HOOK_TCP, HOOK_UNIX)
 
+#: The setting that names each TCP listener's address.
+_KEYS: Final = {
+    HOOK_TCP: "hook.listen",
+    ADMIN: "admin.listen",
+    SWITCH_OUTBOUND: "freeswitch.outbound_listen",
+}
 _BACKLOG: Final = 1_024
 _UNIX_PATH_BYTES_MAX: Final = 107
 
@@ -94,12 +101,13 @@ def _wanted(settings: Settings) -> dict[str, str]:
         HOOK_TCP: hook.listen,
         HOOK_UNIX: None if hook.unix_socket is None else str(hook.unix_socket),
         ADMIN: settings.admin.listen,
+        SWITCH_OUTBOUND: settings.freeswitch.outbound_listen,
     }
     return {name: address for name, address in named.items() if address is not None}
 
 
 def _open_tcp(name: str, address: str, settings: Settings) -> socket.socket:
-    key = "admin.listen" if name == ADMIN else "hook.listen"
+    key = _KEYS[name]
     host, port = split_address(address)
     try:
         family, kind, protocol, _, resolved = socket.getaddrinfo(

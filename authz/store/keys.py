@@ -188,3 +188,18 @@ def archive() -> bytes:
 def changes() -> bytes:
     """Stream of what operators and programs have changed, or tried to."""
     return b"authz:changes"
+
+
+def switch_lease(name: str) -> bytes:
+    """Which process serves a switch; gone when nobody has said so for a while."""
+    return f"authz:switch:{name}".encode()
+
+
+def switch_core(name: str) -> bytes:
+    """The identity that a switch had when it was last connected; a restart changes it."""
+    return f"authz:switch:{name}:core".encode()
+
+
+def switch_commands(name: str) -> bytes:
+    """List of what the process that serves a switch is asked to do, oldest first."""
+    return f"authz:switch:{name}:commands".encode()

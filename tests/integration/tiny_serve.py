@@ -115,7 +115,9 @@ def serve() -> int:
     itself = (sys.executable, str(Path(__file__).resolve()))
     supervisor = Supervisor(
         lambda: load_settings(Path(os.environ["CONFIG"]), os.environ),
-        programs=Programs(worker=(*itself, "worker"), office=(*itself, "office")),
+        programs=Programs(
+            worker=(*itself, "worker"), office=(*itself, "office"), agents=(*itself, "agents")
+        ),
         open_store=open_store,
     )
     try:

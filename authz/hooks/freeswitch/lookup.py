@@ -19,6 +19,8 @@ from authz.model import ACCOUNT_ID_PATTERN, DirectionName
 from authz.reasons import DIRECTIONS
 
 _ACCOUNT_ID: Final = re.compile(ACCOUNT_ID_PATTERN)
+#: Stands for the payer of an emergency call that nobody is found for; no account has this id.
+NOBODY: Final = "nobody"
 _WORD: Final = re.compile(r"\{([a-z_]+)\}")
 
 

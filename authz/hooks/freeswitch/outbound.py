@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import math
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -134,6 +135,17 @@ class OutboundServer:
         """Listen. Raises OSError if that cannot be."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(self._protocol, host, port)
+
+    async def listen(self, listener: socket.socket) -> None:
+        """Accept on a listening socket, which is ours from now on."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._protocol, sock=listener)
+
+    def pause(self) -> None:
+        """Accept nothing more; the calls that are with us stay."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
 
     async def close(self) -> None:
         """Accept nothing more and give every call back to its dialplan."""

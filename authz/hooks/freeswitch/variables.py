@@ -33,3 +33,5 @@ REASON: Final = "authz_reason"
 STARTED_US: Final = "authz_started_us"
 #: The leg's Caller-Destination-Number while it is charged under CALL; another one is another call.
 CHARGED_EXTENSION: Final = "authz_charged_extension"
+#: The leg's own uuid, where CALL names the call of another leg that has left it behind.
+LEG: Final = "authz_leg"

@@ -1,0 +1,94 @@
+"""The agents process: serves the switches that are supervised over a connection of our own.
+
+Any number of hosts may name the same switch: a lease in the store says which process serves it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Mapping
+from typing import Final
+
+from authz.hooks.freeswitch.outbound import OutboundServer
+from authz.hooks.freeswitch.outbound_door import OutboundDoor
+from authz.hooks.freeswitch.serving import SwitchServer
+from authz.hooks.freeswitch.settling import Settler
+from authz.server import child
+from authz.server.engine_host import EngineHost
+
+#: How often it is looked whether waiting calls can be taken.
+_LOOK_SECONDS: Final = 0.1
+_LOOPBACK: Final = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
+
+
+class AgentsService:
+    """The `Service` of the agents process."""
+
+    def __init__(self, host: EngineHost) -> None:
+        """Serve the switches of the host's settings."""
+        settings = host.settings.freeswitch
+        self._host = host
+        self._settler = Settler(host.engine)
+        owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(8)}"
+        self._servers = [
+            SwitchServer(switch, settings, host.engine, self._settler, owner)
+            for switch in settings.switches
+        ]
+        self._tasks: list[asyncio.Task[None]] = []
+        self._outbound = OutboundServer(
+            OutboundDoor(self._servers).take,
+            allow=tuple(map(ipaddress.ip_network, settings.outbound_allow)) or _LOOPBACK,
+        )
+
+    async def serve(self, listeners: Mapping[str, socket.socket]) -> None:
+        """Ask for the switches' leases, and take calls on the listening sockets."""
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(server.run()) for server in self._servers]
+        for listener in listeners.values():
+            self._tasks.append(loop.create_task(self._accept(listener)))
+
+    async def _accept(self, listener: socket.socket) -> None:
+        """Take calls while a switch is supervised here: others' wait for who supervises them.
+
+        A predecessor that drains, or a standby, listens on the same socket.
+        """
+        is_listening = False
+        while True:
+            can_supervise = any(server.is_connected for server in self._servers)
+            if can_supervise and not is_listening:
+                await self._outbound.listen(listener.dup())
+            elif is_listening and not can_supervise:
+                self._outbound.pause()
+            is_listening = can_supervise
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def adopt(self, connection: socket.socket) -> None:
+        """Refuse: connections are only passed to workers."""
+        connection.close()
+
+    async def drain(self, limit_seconds: int) -> None:
+        """Decide nothing new, finish what is under way, leave the switches to the next process."""
+        for task in self._tasks[len(self._servers) :]:
+            task.cancel()
+        await self._outbound.close()
+        await asyncio.gather(*(server.drain(limit_seconds) for server in self._servers))
+        await self._settler.drain(limit_seconds)
+
+    async def close(self) -> None:
+        """Let go of the switches and close the engine."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._host.close()
+
+
+if __name__ == "__main__":
+    # The wiring knows every part; this module is one of them.
+    from authz.server.wiring import build_agents
+
+    sys.exit(child.main(build_agents))
