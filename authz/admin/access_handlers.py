@@ -7,6 +7,7 @@ from authz.admin.routes import Reply
 from authz.admin.services import Services
 from authz.admin.tokens import CallerView, TokenList, TokenPath, TokenRequest
 from authz.engine.clock import format_moment
+from authz.ledger.changes import ChangePage, ChangeQuery
 
 
 async def list_tokens(services: Services, _parameters: None, _: None) -> TokenList:
@@ -23,6 +24,11 @@ async def revoke_token(services: Services, path: TokenPath, _: None) -> Reply:
     """End a token."""
     await services.tokens.revoke(path.id)
     return Reply(204)
+
+
+async def list_changes(services: Services, query: ChangeQuery, _: None) -> ChangePage:
+    """Page through the log of changes."""
+    return await services.change_history.page(query)
 
 
 async def who_am_i(_services: Services, _parameters: None, _: None) -> CallerView:

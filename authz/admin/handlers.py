@@ -7,7 +7,13 @@ from typing import Any
 import msgspec
 
 from authz.admin import calls, events, history, prices
-from authz.admin.access_handlers import create_token, list_tokens, revoke_token, who_am_i
+from authz.admin.access_handlers import (
+    create_token,
+    list_changes,
+    list_tokens,
+    revoke_token,
+    who_am_i,
+)
 from authz.admin.decks import DeckImport, DeckList
 from authz.admin.messages import (
     AccountBody,
@@ -36,6 +42,7 @@ from authz.engine.inspect import call_state
 from authz.engine.orphans import orphan_switch
 from authz.engine.postings import CreditRequest, DebitRequest, Posted, PostingRefused
 from authz.errors import CallUnknown, InvalidInput
+from authz.ledger.changes import ChangePage, ChangeQuery
 from authz.model import AccountConfig, CallState, SwitchRestarted
 from authz.store.accounts import AccountRecord
 
@@ -202,6 +209,8 @@ ROUTES: tuple[Route, ...] = (
           None, TokenRequest, {201: NewToken}, Role.ADMIN, Reach.WHOLE),
     Route("DELETE", "/v1/tokens/{id}", "Revoke a token; it is refused from then on.",
           revoke_token, TokenPath, None, {204: None}, Role.ADMIN, Reach.WHOLE),
+    Route("GET", "/v1/changes", "List what was changed by whom, the newest first.", list_changes,
+          ChangeQuery, None, {200: ChangePage}, Role.ADMIN, Reach.WHOLE),
     *history.ROUTES,
     *events.ROUTES,
 )  # fmt: skip

@@ -16,6 +16,7 @@ from authz.events.endpoints import WebhookDirectory
 
 if TYPE_CHECKING:
     from authz.events.service import EventService
+    from authz.ledger.changes import ChangeHistory
     from authz.ledger.history import History
 
 
@@ -27,6 +28,8 @@ class Services:
         context: Context,
         history: History | None = None,
         events: EventService | None = None,
+        *,
+        change_history: ChangeHistory | None = None,
     ) -> None:
         client, directory, clock = context.client, context.directory, context.clock
         self.context = context
@@ -41,6 +44,7 @@ class Services:
         self.webhooks = WebhookDirectory(client, context.settings.webhooks)
         self._history = history
         self._events = events
+        self._change_history = change_history
 
     @property
     def history(self) -> History:
@@ -55,3 +59,10 @@ class Services:
         if self._events is None:
             raise ArchiveUnavailable("no archive is open here")
         return self._events
+
+    @property
+    def change_history(self) -> ChangeHistory:
+        """Who changed what; raises ArchiveUnavailable where no archive is open."""
+        if self._change_history is None:
+            raise ArchiveUnavailable("no archive is open here")
+        return self._change_history

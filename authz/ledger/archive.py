@@ -19,7 +19,7 @@ from authz.errors import ArchiveElsewhere, ArchiveUnavailable, StoreError
 from authz.ledger.database import Database
 from authz.ledger.drain import Drain, OnEvents
 from authz.ledger.lookup import find_call, find_opening, find_posting
-from authz.ledger.streams import DrainStatus
+from authz.ledger.streams import CHANGES, DrainStatus
 from authz.store import keys
 from authz.store.client import StoreClient
 from authz.store.identity import check_store_identity
@@ -30,6 +30,8 @@ _LOOK_AGAIN_TURNS: Final = 10
 _BACKOFF_SECONDS_MAX: Final = 30
 _CLOSE_SECONDS_MAX: Final = 10
 _DEADLINE_MS: Final = 5_000
+#: Pages of changes that a question waits for.
+_CHANGES_TURNS_MAX: Final = 100
 
 T = TypeVar("T")
 
@@ -105,13 +107,17 @@ class Archive:
                 on_events=self._on_events,
             )
 
-    async def close(self) -> None:
-        """End the turn that runs, and close the database."""
+    async def stop(self) -> None:
+        """Let the turn that runs end, and drain no more."""
         self._stopping.set()
         if self._task is not None:
             await asyncio.wait([self._task], timeout=_CLOSE_SECONDS_MAX)
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Drain no more, and close the database."""
+        await self.stop()
         if self._database is not None:
             await self._database.close()
             self._database = None
@@ -127,6 +133,14 @@ class Archive:
         root = await self._client.execute("GET", keys.root(account), deadline_ms=_DEADLINE_MS)
         if root is not None:
             await self._drain.catch_up(keys.TAGS.index(keys.tag_of_root(root.decode())))
+
+    async def catch_up_changes(self) -> None:
+        """Archive the changes that the store has by now; raises as `catch_up` does."""
+        if self._drain is None or not self._is_proved:
+            self._refuse()
+        for _ in range(_CHANGES_TURNS_MAX):
+            if not await self._drain.turn((CHANGES,), delayed=False):
+                return
 
     async def posting(self, account: str, reference: str) -> ArchivedPosting | None:
         """Return what a reference of an account did, if that is archived."""

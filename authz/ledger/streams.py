@@ -25,11 +25,12 @@ class Stream(NamedTuple):
 LEDGERS: Final = tuple(
     Stream("ledger", bucket, keys.ledger(tag)) for bucket, tag in enumerate(keys.TAGS)
 )
+#: Of the whole store, in the place of a first bucket.
+CHANGES: Final = Stream("changes", 0, keys.changes())
 STREAMS: Final = (
     *LEDGERS,
     *(Stream("events", bucket, keys.events(tag)) for bucket, tag in enumerate(keys.TAGS)),
-    # Of the whole store, in the place of a first bucket.
-    Stream("changes", 0, keys.changes()),
+    CHANGES,
 )
 
 
