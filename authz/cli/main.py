@@ -44,6 +44,9 @@ SUBCOMMANDS: Final[dict[str, Subcommand]] = {
     "price": Subcommand("authz.cli.price_command", "Say what a call would cost."),
     "call": Subcommand("authz.cli.call_command", "Look at calls."),
     "token": Subcommand("authz.cli.token_command", "Say who may use the admin API."),
+    "freeswitch": Subcommand(
+        "authz.cli.freeswitch_command", "Book what a FreeSWITCH could not deliver."
+    ),
     "show": Subcommand("authz.cli.show_command", "Print any record of the store, decoded."),
     "audit": Subcommand("authz.cli.audit_command", "Check that every invariant holds."),
 }

@@ -1,6 +1,7 @@
 """The HTTP doors of FreeSWITCH on a real listener, engine and store, and what is sent to them.
 
-Requests are those that a FreeSWITCH has sent (see transcripts); a test that needs another call
+Requests are those that a FreeSWITCH has sent (see transcripts), with their times moved to now,
+because nobody books a call of last year from its record alone. A test that needs another call
 changes single values in them.
 """
 
@@ -8,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import time
 import xml.etree.ElementTree as ElementTree
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -44,6 +47,10 @@ RULES = (
 )
 CONTEXTS = ("credit_curl", "public")
 
+#: When the transcripts were recorded, in seconds since the epoch, and any time of that day.
+_RECORDED_AT = 1_795_350_000
+_RECORDED_TIME = re.compile(rb"\b17953[0-9]{5}(?:[0-9]{6})?\b")
+
 Name = tuple[str, int]
 
 
@@ -65,8 +72,16 @@ def all_recorded(transcript: str) -> list[Recorded]:
     for chunk in load(transcript).chunks:
         if chunk.channel == "http" and chunk.from_switch:
             head, _, body = chunk.data.partition(b"\r\n\r\n")
-            requests.append(Recorded(head.decode().split("\r\n")[1:], body))
+            requests.append(Recorded(head.decode().split("\r\n")[1:], _moved_to_now(body)))
     return requests
+
+
+def _moved_to_now(body: bytes) -> bytes:
+    """Return the body with times of the recording as far in the past as they were then."""
+    later = int(time.time()) - 3_600 - _RECORDED_AT
+    return _RECORDED_TIME.sub(
+        lambda match: b"%d" % (int(match[0][:10]) + later) + match[0][10:], body
+    )
 
 
 def lookup(**fields: str) -> bytes:

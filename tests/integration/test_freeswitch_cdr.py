@@ -34,8 +34,6 @@ from authz.hooks.access import Access
 from authz.hooks.freeswitch.web import CDR_PATH
 
 MARKS = {"authz_account": "sub", "authz_direction": "outbound", "authz_to": "3001"}
-#: The recorded call was answered at …969184226 and hung up at …974204272 µs, 5,020 ms later.
-ENDED_US = 1_795_350_974_204_272
 
 
 @pytest.fixture
@@ -197,12 +195,13 @@ async def test_milliseconds_are_rounded_as_the_setting_says(
 async def test_a_charge_can_begin_after_the_answer(door: Door, world: World) -> None:
     uuid = f"{CDR_UUID}#2"
     await world.granted(uuid, "3001")
-    started_us = ENDED_US - 2_000_001
-    record = cdr(authz_call=uuid, authz_started_us=str(started_us), **MARKS)
+    ended_us = int(json.loads(recorded(CDR).body)["variables"]["end_uepoch"])
+    times = {"end_uepoch": str(ended_us), "authz_started_us": str(ended_us - 2_000_001)}
+    record = cdr(authz_call=uuid, **times, **MARKS)
     answer = told(await door.report(record))
     assert (answer["call_id"], answer["seconds"]) == (uuid, 2)
     assert await spent(world) == (2_000, 1_000)
-    later = cdr(authz_call=f"{CDR_UUID}#3", authz_started_us=str(ENDED_US + 9_000_000), **MARKS)
+    later = cdr(authz_call=f"{CDR_UUID}#3", authz_started_us=str(ended_us + 9_000_000), **MARKS)
     assert told(await door.report(later))["seconds"] == 0
 
 

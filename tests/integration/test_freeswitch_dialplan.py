@@ -203,11 +203,21 @@ async def test_the_dial_string_is_filled_in(door: Door, world: World) -> None:
     await end(world)
 
 
-async def test_a_call_goes_where_its_variable_says(door: Door, world: World) -> None:
+@pytest.mark.parametrize(
+    ("destination", "words"),
+    [
+        ("1001", "1001 XML authorized"),
+        ("1001 inline", "1001 inline authorized"),
+        ("1001 XML default", "1001 XML default"),
+    ],
+)
+async def test_a_call_goes_where_its_variable_says(
+    door: Door, world: World, destination: str, words: str
+) -> None:
     document = await door.ask(
-        lookup(variable_authz_destination="1001", variable_authz_direction="inbound")
+        lookup(variable_authz_destination=destination, variable_authz_direction="inbound")
     )
-    assert document.ending == ("transfer", "1001 XML authorized")
+    assert document.ending == ("transfer", words)
     assert document.variables["authz_direction"] == "inbound"
     assert document.variables["authz_to"] == "4001"
     await end(world)
@@ -266,7 +276,8 @@ async def test_no_caller_writes_into_the_dialplan(door: Door, dialled: str) -> N
         ("set", "authz_reason=invalid_number"),
         ("respond", "484 Address Incomplete"),
     ]
-    assert (await door.ask(lookup(variable_authz_destination=dialled or " "))).ending == (
+    bad = dialled if len(dialled.split()) == 1 else "1 XML default 2"
+    assert (await door.ask(lookup(variable_authz_destination=bad))).ending == (
         "respond",
         "484 Address Incomplete",
     )

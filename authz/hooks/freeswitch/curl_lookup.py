@@ -24,6 +24,7 @@ from authz.model import AuthorizeRequest
 from authz.validation import invalid_input
 
 _FIELDS_MAX: Final = 2_048
+_DESTINATION_WORDS_MAX: Final = 3
 _CALLER_LENGTH_MAX: Final = 128
 _SWITCH_NAME: Final = re.compile(r"[!-~]{1,64}")
 #: What may be put into a dial string or a transfer. Anything else could be an option, another
@@ -42,8 +43,8 @@ class Question(NamedTuple):
     request: AuthorizeRequest
     #: Whether an account was found that pays.
     has_payer: bool
-    #: The extension that the call goes on to when it is transferred.
-    extension: str
+    #: Where the call is transferred: extension, and dialplan and context if they are given.
+    destination: tuple[str, ...]
     is_answered: bool
     #: Whether the leg was decided before and has its limits.
     is_repeat: bool
@@ -82,9 +83,11 @@ def read_lookup(
     if event.get("section") != "dialplan" or context not in contexts:
         return None
     dialled = event.get("Hunt-Destination-Number")
-    extension = event.variable(variables.DESTINATION) or dialled
+    destination = tuple(event.variable(variables.DESTINATION).split() or [dialled])
     is_answered = event.get("Answer-State") == "answered"
-    if not (_DIALLED.fullmatch(dialled) and _DIALLED.fullmatch(extension)):
+    if len(destination) > _DESTINATION_WORDS_MAX or not all(
+        map(_DIALLED.fullmatch, (dialled, *destination))
+    ):
         return Undecidable(context, INVALID_NUMBER, is_answered)
     payer = find_payer(event)
     switch = event.get("FreeSWITCH-Switchname")
@@ -107,7 +110,7 @@ def read_lookup(
         context=context,
         request=request,
         has_payer=payer is not None,
-        extension=extension,
+        destination=destination,
         is_answered=is_answered,
         is_repeat=event.variable(variables.CALL) == request.call_id,
         at_us=event.timestamp_us,

@@ -62,12 +62,13 @@ class DialplanAnswers:
     def _destination(self, question: Question, grant: Grant) -> Action:
         freeswitch = self._freeswitch
         if self._bridge is None:
-            words = (question.extension, freeswitch.release_dialplan, freeswitch.release_context)
+            usual = ("", freeswitch.release_dialplan, freeswitch.release_context)
+            words = question.destination + usual[len(question.destination) :]
             return Action("transfer", " ".join(words))
         filled = {
             "number": grant.number,
             "digits": grant.number.removeprefix("+"),
-            "dialled": question.extension,
+            "dialled": question.request.to,
             "account": question.request.account,
         }
         return Action("bridge", _WORD.sub(lambda match: filled[match[1]], self._bridge))

@@ -14,7 +14,8 @@ from typing import Final
 ACCOUNT: Final = "authz_account"
 #: `inbound` for a call to the account's user; set again like the account.
 DIRECTION: Final = "authz_direction"
-#: The extension to release the call to, where it is not the number that was dialled.
+#: Where to release the call to instead of the dialled number: an extension, then perhaps its
+#: dialplan and its context (`1001 XML default`).
 DESTINATION: Final = "authz_destination"
 #: A ported number's routing number, by which the call is rated.
 RATE_NUMBER: Final = "authz_rate_number"
