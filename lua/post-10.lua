@@ -3,7 +3,8 @@
 --   4 bucket, 5 ledger, 6 events, 7..10 accounts, leaf first (unused places repeat the leaf)
 -- ARGV: 1 packed posting, 2 digest of the refunded call and the packed amounts given back of it
 --   before, as the caller has read them (only with `per_leg`), 3 hours for which tombstones are
---   kept, 4 amounts of every leg, 5 strings of the ledger entry (opaque), 6..5+legs packed limits
+--   kept, 4 amounts of every leg, 5 strings of the ledger entry (opaque), 6..5+legs packed limits,
+--   6+legs costs of every leg and what was given back of them, of an archived call (PER_LEG_ARCHIVE)
 -- Returns: {0, sequence, then balance, credit left of every leg}, {OUTCOME_DUPLICATE, sequence,
 --   then the same as of now}, {OUTCOME_REFERENCE_CONFLICT}, {OUTCOME_OUT_OF_RANGE, leg},
 --   {reason, leg, room}, {OUTCOME_NOT_REFUNDABLE, leg, most}, {OUTCOME_UNKNOWN_CALL},
@@ -28,12 +29,34 @@ local function answer(code, sequence, accounts)
   return reply
 end
 
+-- Returns what each leg of the call was charged, and what is known to be given back of it
+-- already; nil for an unknown call.
+local function charged()
+  if request.per_leg == PER_LEG_ARCHIVE then
+    local known = unpack_amounts(ARGV[6 + legs], 2 * legs)
+    local costs, before = {}, {}
+    for leg = 1, legs do
+      costs[leg], before[leg] = known[leg], known[legs + leg]
+    end
+    return costs, before
+  end
+  local packed = find_tombstone(KEYS[3], string.sub(ARGV[2], 1, SIZE_DIGEST), tonumber(ARGV[3]))
+  if not packed or unpack_tombstone(packed).legs ~= legs then
+    return nil
+  end
+  local costs = {}
+  for leg = 1, legs do
+    local position = SIZE_tombstone + 1 + (leg - 1) * SIZE_tombstone_leg
+    costs[leg] = unpack_tombstone_leg(packed, position).cost
+  end
+  return costs, {}
+end
+
 -- A refund of a call gives each leg at most what that leg was charged, over all refunds.
 -- Returns what has been given back with this one, packed; or nil and the answer.
 local function refunds_after(amounts)
-  local digest = string.sub(ARGV[2], 1, SIZE_DIGEST)
-  local packed = find_tombstone(KEYS[3], digest, tonumber(ARGV[3]))
-  if not packed or unpack_tombstone(packed).legs ~= legs then
+  local costs, before = charged()
+  if not costs then
     return nil, {OUTCOME_UNKNOWN_CALL}
   end
   -- The caller has rounded this part by what was given back before.
@@ -41,14 +64,15 @@ local function refunds_after(amounts)
   if given ~= string.sub(ARGV[2], SIZE_DIGEST + 1) then
     return nil, {OUTCOME_STALE_CALL}
   end
-  local before = given ~= "" and unpack_amounts(given, legs) or {}
+  if given ~= "" then
+    before = unpack_amounts(given, legs)
+  end
   local after = {}
   for leg = 1, legs do
-    local position = SIZE_tombstone + 1 + (leg - 1) * SIZE_tombstone_leg
-    local cost = unpack_tombstone_leg(packed, position).cost
-    after[leg] = (before[leg] or 0) + amounts[leg]
-    if after[leg] > cost then
-      return nil, {OUTCOME_NOT_REFUNDABLE, leg, cost - (before[leg] or 0)}
+    local given_before = before[leg] or 0
+    after[leg] = given_before + amounts[leg]
+    if after[leg] > costs[leg] then
+      return nil, {OUTCOME_NOT_REFUNDABLE, leg, costs[leg] - given_before}
     end
   end
   return struct.pack(">" .. string.rep("i8", legs), unpack(after))
@@ -103,7 +127,7 @@ local function post()
     return refused
   end
   local refunds
-  if request.per_leg == 1 then
+  if request.per_leg ~= PER_LEG_NONE then
     refunds, refused = refunds_after(amounts)
     if not refunds then
       return refused

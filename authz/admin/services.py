@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from authz.admin.changes import ChangeLog
 from authz.admin.decks import DeckService
 from authz.admin.tokens import TokenService
+from authz.archived import LedgerArchive
 from authz.engine.accounts import AccountService
 from authz.engine.context import Context
 from authz.engine.postings import PostingService
@@ -29,13 +30,20 @@ class Services:
         history: History | None = None,
         events: EventService | None = None,
         *,
+        archive: LedgerArchive | None = None,
         change_history: ChangeHistory | None = None,
     ) -> None:
         client, directory, clock = context.client, context.directory, context.clock
         self.context = context
+        self.archive = archive
         self.accounts = AccountService(client, directory, clock)
         self.postings = PostingService(
-            client, directory, clock, closed_hours=context.closed_hours, resend=context.resend
+            client,
+            directory,
+            clock,
+            closed_hours=context.closed_hours,
+            resend=context.resend,
+            archive=archive,
         )
         self.decks = DeckService(client, context.settings.decks)
         self.tokens = TokenService(client, directory, clock)

@@ -15,7 +15,9 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 import msgspec
 from msgspec import Meta, Struct
 
+from authz.archived import ArchivedPosting, LedgerArchive
 from authz.engine.clock import StoreClock
+from authz.engine.known_references import check_same, find_known
 from authz.engine.refunds import RefundPlan, plan_refund, tombstone_hours
 from authz.engine.resend import ResendWindow
 from authz.engine.steps import pack_costs
@@ -24,9 +26,9 @@ from authz.model import CallId
 from authz.money import BOUND_UNITS, format_amount, parse_amount
 from authz.reasons import BY_CODE, REASONS, CallClass, Outcome
 from authz.store import keys
-from authz.store.accounts import Account, AccountDirectory, Chain
+from authz.store.accounts import Account, AccountDirectory, Chain, available
 from authz.store.client import StoreClient
-from authz.store.constants import SPEND_KINDS, Kind
+from authz.store.constants import SPEND_KINDS, Kind, PerLeg
 from authz.store.layouts import POSTING
 from authz.store.records import ledger_strings
 from authz.store.scripts import load_scripts
@@ -147,12 +149,15 @@ class PostingService:
         *,
         closed_hours: int = 24,
         resend: ResendWindow | None = None,
+        archive: LedgerArchive | None = None,
     ) -> None:
+        """Book on the accounts of `directory`; the archive knows what the store has forgotten."""
         self._client = client
         self._directory = directory
         self._clock = clock
         self._closed_hours = closed_hours
         self._resend = resend
+        self._archive = archive
         self._script = load_scripts()["post"]
 
     async def credit(self, account_id: str, request: CreditRequest) -> Posted | PostingRefused:
@@ -166,6 +171,11 @@ class PostingService:
             raise InvalidInput("call_id", "only a refund names a call")
         if amount is None and request.call_id is None:
             raise InvalidInput("amount", "is missing; only a refund of a call may leave it out")
+        known = await find_known(self._archive, account_id, request.reference)
+        if known is not None:
+            if known.refunded_call != (request.call_id or ""):
+                raise Conflict(f"reference {request.reference} of account {account_id} is used")
+            return await self._known(account_id, request, known, amount)
         book = partial(self._credit, account_id, request, amount)
         return await self._perform(account_id, book, book)
 
@@ -176,6 +186,9 @@ class PostingService:
         otherwise.
         """
         amount = _positive(request.amount)
+        known = await find_known(self._archive, account_id, request.reference)
+        if known is not None:
+            return await self._known(account_id, request, known, -amount)
         # What was booked once is booked again whatever is available by then.
         unconditional = msgspec.structs.replace(request, require_available=False)
         return await self._perform(
@@ -183,6 +196,33 @@ class PostingService:
             partial(self._debit, account_id, request, amount),
             partial(self._debit, account_id, unconditional, amount),
         )
+
+    async def _known(
+        self,
+        account_id: str,
+        request: CreditRequest | DebitRequest,
+        known: ArchivedPosting,
+        amount: int | None,
+    ) -> Posted:
+        """Answer a posting that the archive knows; raises Conflict if it was another one."""
+        kind = Kind[request.kind.upper()]
+        check_same(known, account_id, request.reference, kind, amount)
+        chain = await self._chain(account_id)
+        states = await self._directory.states(chain)
+        if states is None:
+            raise NotFound(f"no account {account_id}")
+        legs = []
+        for account, state, moved in zip(chain.accounts, states, known.amounts, strict=False):
+            left = available(state, account)
+            legs.append(
+                PostedLeg(
+                    account.id,
+                    None if known.refunded_call else format_amount(moved),
+                    format_amount(state.balance),
+                    None if left is None else format_amount(left),
+                )
+            )
+        return Posted(account_id, request.reference, kind.label, True, known.sequence, tuple(legs))
 
     async def _perform(
         self, account_id: str, book: _Book, book_again: _Book
@@ -215,6 +255,7 @@ class PostingService:
                     request.reference,
                     amount,
                     tombstone_hours(self._clock.now(), self._closed_hours),
+                    self._archive,
                 )
                 posting = _Posting(Kind.REFUND, plan.amount, plan.amounts)
             answer = await self._post(chain, request.reference, text, posting, plan)
@@ -268,7 +309,7 @@ class PostingService:
             valid_until=valid_until,
             keep_seconds=REFERENCE_KEEP_SECONDS,
             recharge=posting.recharge,
-            per_leg=refund is not None,
+            per_leg=PerLeg.NONE if refund is None else refund.per_leg,
         )
         reference_key = keys.reference(chain.tag, accounts[0].id, reference)
         reply = await self._client.call_script(
@@ -294,6 +335,7 @@ class PostingService:
                     refunded_call="" if refund is None else refund.call_id,
                 ),
                 *(account.limits(CallClass.UNKNOWN, now) for account in accounts),
+                b"" if refund is None else refund.archived,
             ],
         )
         if self._is_stale(chain, reply):

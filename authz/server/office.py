@@ -15,6 +15,7 @@ from aiohttp import web
 
 from authz.engine.orphans import Sweeper
 from authz.engine.spool_replay import replay_orphans
+from authz.ledger.archive import Archive
 from authz.server import child
 from authz.server.engine_host import SPOOL_DIRECTORY, EngineHost
 
@@ -24,9 +25,10 @@ _ADOPT_SECONDS: Final = 5
 class OfficeService:
     """The `Service` of the office process around the admin application."""
 
-    def __init__(self, host: EngineHost, application: web.Application) -> None:
-        """Serve `application`, and do the host's housekeeping."""
+    def __init__(self, host: EngineHost, application: web.Application, archive: Archive) -> None:
+        """Serve `application`, do the host's housekeeping and fill the archive."""
         self._host = host
+        self._archive = archive
         self._runner = web.AppRunner(
             application,
             # Standard error is for events; the application audits what changes something.
@@ -41,6 +43,7 @@ class OfficeService:
             await web.SockSite(self._runner, listener).start()
         self._host.run(Sweeper(self._host.engine.context).run())
         self._host.repeat(_ADOPT_SECONDS, self._replay_orphaned_spools)
+        self._archive.start()
 
     def adopt(self, connection: socket.socket) -> None:
         """Refuse: connections are only passed to workers."""
@@ -51,8 +54,10 @@ class OfficeService:
         await self._runner.cleanup()
 
     async def close(self) -> None:
-        """End the housekeeping and close the engine."""
+        """End the housekeeping and close the engine, then the archive that both may ask."""
+        await self._archive.stop()
         await self._host.close()
+        await self._archive.close()
 
     async def _replay_orphaned_spools(self) -> None:
         engine = self._host.engine

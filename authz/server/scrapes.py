@@ -20,9 +20,7 @@ from authz.server.child import Order
 from authz.server.engine_host import SPOOL_DIRECTORY, EngineHost
 
 
-def build_metrics(
-    order: Order, host: EngineHost, archive: Archive | None = None
-) -> MetricsPage:
+def build_metrics(order: Order, host: EngineHost, archive: Archive | None = None) -> MetricsPage:
     """Return the page of the daemon; its surveys run in the background until the host ends."""
     settings, client = host.settings, host.client
 

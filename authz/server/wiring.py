@@ -1,11 +1,15 @@
-"""How the parts make a worker and an office: the one place that knows all of them."""
+"""How the parts make a worker, an office and the agents: the one place that knows all of them."""
 
 from __future__ import annotations
 
 from authz.admin.app import create_app
 from authz.admin.services import Services
 from authz.config import Settings
+from authz.ledger.archive import Archive
+from authz.ledger.changes import ChangeHistory
+from authz.ledger.history import History
 from authz.rating.registry import DeckRegistry
+from authz.server.agents import AgentsService
 from authz.server.child import Order
 from authz.server.engine_host import EngineHost
 from authz.server.gauges import publish_gauges
@@ -27,8 +31,20 @@ async def build_office(order: Order) -> OfficeService:
     """Make the office: the engine, the admin API on it, and the housekeeping."""
     host = await EngineHost.open(order.name, order.settings, order.store_url, open_decks)
     publish_gauges(host, order.meters)
-    metrics = build_metrics(order, host)
-    return OfficeService(host, create_app(Services(host.engine.context), host.readiness, metrics))
+    context = host.engine.context
+    archive = Archive(host.client, order.settings)
+    history = History(host.client, context.directory, archive)
+    metrics = build_metrics(order, host, archive)
+    changes = ChangeHistory(archive)
+    services = Services(context, history, archive=archive, change_history=changes)
+    return OfficeService(host, create_app(services, host.readiness, metrics), archive)
+
+
+async def build_agents(order: Order) -> AgentsService:
+    """Make the agents process: the engine, and the switches that it supervises by it."""
+    host = await EngineHost.open(order.name, order.settings, order.store_url, open_decks)
+    publish_gauges(host, order.meters)
+    return AgentsService(host)
 
 
 def open_decks(client: StoreClient, settings: Settings) -> DeckRegistry:

@@ -70,6 +70,15 @@ class Policy(enum.IntEnum):
     RELEASE = 2
 
 
+class PerLeg(enum.IntEnum):
+    """Whether a posting gives each leg of a call back at most what it was charged, and who says
+    what that was: the call's tombstone, or the caller, from the archive."""
+
+    NONE = 0
+    TOMBSTONE = 1
+    ARCHIVE = 2
+
+
 class Recharge(enum.IntEnum):
     """`auto_recharge.mode`; NONE when it is off."""
 
@@ -114,6 +123,7 @@ def lua_constants() -> dict[str, int]:
         ("OUTCOME", Outcome), ("BILLING", Billing), ("CLASS", CallClass),
         ("DIRECTION", Direction), ("STATE", State), ("MARK", Mark), ("KIND", Kind),
         ("POLICY", Policy), ("RECHARGE", Recharge), ("RECHARGE", RechargeState),
+        ("PER_LEG", PerLeg),
     ):  # fmt: skip
         constants |= {f"{prefix}_{member.name}": int(member) for member in members}
     return constants | {
