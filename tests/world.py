@@ -13,7 +13,7 @@ from typing import Any
 from authz.config import Settings
 from authz.config.sections import CallSettings, FailureSettings, SpoolSettings, StoreSettings
 from authz.engine.accounts import AccountService
-from authz.engine.engine import Engine
+from authz.engine.metered import MeteredEngine
 from authz.engine.orphans import Sweeper
 from authz.engine.postings import CreditRequest, DebitRequest, PostingService
 from authz.engine.spool import Spool
@@ -89,7 +89,7 @@ class World:
         )
         self.client = client
         self.decks: dict[str, Any] = {"retail": RETAIL, "wholesale": WHOLESALE}
-        self.engine = Engine(
+        self.engine = MeteredEngine(
             client,
             self.decks,
             default_rules(),

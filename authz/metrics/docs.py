@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from authz.meters.kinds import BUCKETS_NS, Kind, Metric, Scope
-from authz.meters.table import COUNTED, READ
+from authz.meters.table import COUNTED
+from authz.meters.table_read import READ
 
 _INTRODUCTION: Final = """\
 # Metrics

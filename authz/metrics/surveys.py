@@ -17,7 +17,7 @@ from authz import log
 from authz.config.metrics import MetricsSettings
 from authz.engine.audit import AuditReport
 from authz.engine.census import Census, take_census
-from authz.errors import StoreError
+from authz.errors import AuthzError, StoreError
 from authz.store import keys
 from authz.store.client import StoreClient
 
@@ -37,7 +37,7 @@ class Surveys:
     def __init__(
         self, client: StoreClient, settings: MetricsSettings, audit_bucket: AuditBucket
     ) -> None:
-        """`audit_bucket` raises what the store's client raises."""
+        """`audit_bucket` raises AuthzError if the store or the archive does not answer."""
         self._client = client
         self._settings = settings
         self._audit_bucket = audit_bucket
@@ -95,7 +95,7 @@ class Surveys:
     async def _audit(self, bucket: int) -> None:
         try:
             report = await self._audit_bucket(bucket)
-        except StoreError as error:
+        except AuthzError as error:
             # The next round will come to it again.
             log.event("audit_failed", level="warning", bucket=bucket, error=error)
             return

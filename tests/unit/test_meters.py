@@ -17,7 +17,8 @@ from authz.errors import InvariantError, ProtocolError
 from authz.meters import shared
 from authz.meters.kinds import BUCKETS_NS, PREFIX, Kind, Scope, one_of
 from authz.meters.shared import ROWS_MAX, SharedMeters
-from authz.meters.table import COUNTED, METRICS, READ
+from authz.meters.table import COUNTED, METRICS
+from authz.meters.table_read import READ
 from authz_ext.meters import HISTOGRAM_BOUNDS_MAX, Board, Counter, Gauge, Histogram
 
 COUNTING_CHILD = """
