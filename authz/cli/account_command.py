@@ -10,6 +10,7 @@ import msgspec
 from authz.admin.handlers import account_view
 from authz.admin.messages import AccountView
 from authz.admin.services import Services
+from authz.cli import history_command
 from authz.cli.assignments import changes_of, field_names, fields_of
 from authz.cli.changing import run_change
 from authz.cli.main import Invocation
@@ -36,7 +37,12 @@ def command() -> None:
       authz account set acme-sales trunks.outbound=2 blocked_classes=premium,satellite
       authz account balance acme-sales
       authz account list --parent acme
+      authz account transactions acme --start 2026-11-01 --end 2026-11-30
     """
+
+
+for one in (history_command.transactions, history_command.usage, history_command.statement):
+    command.add_command(one)
 
 
 @command.command("create", epilog=_FIELDS_HELP)
