@@ -86,7 +86,7 @@ _USUAL = {
 
 
 @dataclass
-class _Say:
+class Say:
     """The switch says a frame; `is_answer` to the recorded command of the same number."""
 
     data: bytes
@@ -95,16 +95,16 @@ class _Say:
 
 
 @dataclass
-class _Hear:
+class Hear:
     """The client says a command, the one of this number."""
 
     command: Command
     number: int
 
 
-def steps_of(transcript: Transcript, channel: str) -> list[_Say | _Hear]:
+def steps_of(transcript: Transcript, channel: str) -> list[Say | Hear]:
     """Return what happens on a channel, frame by frame; answers belong to commands by order."""
-    steps: list[_Say | _Hear] = []
+    steps: list[Say | Hear] = []
     unsaid = b""
     commands = CommandReader()
     heard = answered = 0
@@ -113,14 +113,14 @@ def steps_of(transcript: Transcript, channel: str) -> list[_Say | _Hear]:
             continue
         if not chunk.from_switch:
             for command in commands.feed(chunk.data):
-                steps.append(_Hear(command, heard))
+                steps.append(Hear(command, heard))
                 heard += 1
             continue
         unsaid += chunk.data
         while frame := _first_frame(unsaid):
             unsaid = unsaid[len(frame) :]
             is_answer = any(kind in frame.partition(b"\n\n")[0] for kind in _ANSWER_TYPES)
-            steps.append(_Say(frame, is_answer, answered if is_answer else -1))
+            steps.append(Say(frame, is_answer, answered if is_answer else -1))
             answered += is_answer
     if unsaid:
         raise ValueError(f"{transcript.name}: {channel} ends within a frame")
@@ -161,7 +161,7 @@ class Replay(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Note what was left: called by the event loop."""
         self._transport = None
-        while self._steps and isinstance(self._steps[0], _Hear):
+        while self._steps and isinstance(self._steps[0], Hear):
             # A client may close without a word instead of saying exit.
             step = self._steps[0]
             is_free = step.command.line == "exit" or self._script.is_optional(step.command)
@@ -169,7 +169,7 @@ class Replay(asyncio.Protocol):
                 break
             self._left_out.add(step.number)
             self._steps.popleft()
-            while self._steps and isinstance(self._steps[0], _Say):
+            while self._steps and isinstance(self._steps[0], Say):
                 self._steps.popleft()
         if self._steps:
             self.failures.append(f"the client left {len(self._steps)} steps before the end")
@@ -179,7 +179,7 @@ class Replay(asyncio.Protocol):
         """Take steps until one needs a command that has not come."""
         while self._steps:
             step = self._steps[0]
-            if isinstance(step, _Say):
+            if isinstance(step, Say):
                 self._steps.popleft()
                 self._say(step)
             elif self._script.is_optional(step.command):
@@ -193,7 +193,7 @@ class Replay(asyncio.Protocol):
             self._transport.close()
         self._finish()
 
-    def _say(self, step: _Say) -> None:
+    def _say(self, step: Say) -> None:
         if step.is_answer and step.number in self._left_out:
             return
         self._write(step.data)
@@ -203,7 +203,7 @@ class Replay(asyncio.Protocol):
                 self._write(b"".join(self._late_answers))
                 self._late_answers.clear()
 
-    def _hear(self, step: _Hear) -> bool:
+    def _hear(self, step: Hear) -> bool:
         """Take commands until one fits; say whether it came."""
         while self._unread:
             said = self._unread.popleft()

@@ -51,10 +51,14 @@ class SimulatedApi:
         }
         #: Every command that was run, for tests to look at.
         self.log: list[str] = []
+        #: What to answer to a line instead of the truth.
+        self.answers: dict[str, str] = {}
 
     def run(self, line: str) -> str:
         """Run a command and return its answer."""
         self.log.append(line)
+        if line in self.answers:
+            return self.answers[line]
         name, _, rest = line.partition(" ")
         command = self._commands.get(name)
         return f"-ERR {name} Command not found!\n" if command is None else command(rest)
@@ -201,9 +205,28 @@ class SimulatedApi:
             if not rows:
                 return '{"row_count": 0}\n'
             return json.dumps({"row_count": len(rows), "rows": rows}, separators=(",", ":"))
+        if rest == "tasks as json":
+            return self._show_tasks()
         if rest == "channels count":
             return f"\n{len(self._switch.legs)} total.\n"
         return "-USAGE: codec|endpoint|...|channels [count|like <match string>]\n"
+
+    def _show_tasks(self) -> str:
+        tasks = self._switch.scheduler.tasks
+        if not tasks:
+            return '{"row_count":0}\n'
+        rows = [
+            {
+                "task_id": str(task.number),
+                "task_desc": task.description,
+                "task_group": task.group,
+                "task_runtime": str(task.due),
+                "task_sql_manager": "0",
+                "hostname": "vm",
+            }
+            for task in tasks
+        ]
+        return json.dumps({"row_count": len(rows), "rows": rows}, separators=(",", ":"))
 
     def _hang_up_all(self, rest: str) -> str:
         for leg in [leg for leg in self._switch.legs.values() if leg.is_caller]:

@@ -40,6 +40,12 @@ class Command(NamedTuple):
         """What follows the first word."""
         return self.line.partition(" ")[2]
 
+    @property
+    def data(self) -> bytes:
+        """The bytes that were sent."""
+        headers = "".join(f"{name}: {value}\n" for name, value in self.headers.items())
+        return f"{self.line}\n{headers}\n{self.body}".encode()
+
 
 class CommandReader:
     """Cuts commands from a client's bytes; empty lines between them are nudges and mean nothing."""
@@ -77,6 +83,7 @@ class SocketSession(asyncio.Protocol):
         self.event_type = PLAIN
         self.is_welcome = False
         self._reader = CommandReader()
+        self._unread = b""
         self._transport: asyncio.Transport | None = None
         #: Every command that came, for tests to look at.
         self.commands: list[Command] = []
@@ -100,6 +107,13 @@ class SocketSession(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Run what came: called by the event loop."""
+        self._unread += data
+        if not self.switch.is_silent:
+            self.listen()
+
+    def listen(self) -> None:
+        """Run what came while the switch was silent."""
+        data, self._unread = self._unread, b""
         for command in self._reader.feed(data):
             self.commands.append(command)
             self.run(command)

@@ -73,6 +73,8 @@ class SwitchSimulator:
         self.core_uuid = self.new_uuid()
         #: Sends every new connection away, as an access list does.
         self.is_refusing = False
+        #: Reads nothing and says nothing, as a host that hangs; see `wake`.
+        self.is_silent = False
         self.callees: dict[str, Callee] = {}
         self.sessions: set[SocketSession] = set()
         self.legs: dict[str, Leg] = {}
@@ -160,6 +162,12 @@ class SwitchSimulator:
         """Lose every event-socket connection; the calls go on."""
         for session in tuple(self.sessions):
             session.abort()
+
+    def wake(self) -> None:
+        """Be silent no more, and run what came meanwhile."""
+        self.is_silent = False
+        for session in tuple(self.sessions):
+            session.listen()
 
     async def shut_down(self) -> None:
         """Stop as on a signal: every call ends, and every client is told."""
@@ -404,7 +412,7 @@ class SwitchSimulator:
         socket = self._sockets.get(leg_uuid)
         if socket is not None and socket.wants(name):
             receivers.append(socket)
-        if not receivers:
+        if not receivers or self.is_silent:
             return
         headers = make() | self.moment()
         for receiver in receivers:
