@@ -44,6 +44,7 @@ def command(invocation: Invocation, buckets: tuple[int, ...], as_json: bool) -> 
                 buckets or None,
                 progress,
                 tombstone_hours=context.closed_hours + 2,
+                archive=services.archive,
             )
 
     report = run(invocation, work)

@@ -48,6 +48,7 @@ SUBCOMMANDS: Final[dict[str, Subcommand]] = {
         "authz.cli.freeswitch_command", "Book what a FreeSWITCH could not deliver."
     ),
     "show": Subcommand("authz.cli.show_command", "Print any record of the store, decoded."),
+    "archive": Subcommand("authz.cli.archive_command", "Look after the archive of the ledger."),
     "audit": Subcommand("authz.cli.audit_command", "Check that every invariant holds."),
 }
 

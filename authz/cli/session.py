@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from authz import log
 from authz.admin.services import Services
+from authz.cli.lazy_archive import LazyArchive
 from authz.cli.main import Invocation
 from authz.config import Settings
 from authz.engine.context import Context
@@ -66,11 +67,13 @@ async def open_session(settings: Settings) -> AsyncIterator[Services]:
     client = await StoreClient.connect(
         store_url(settings), scripts=load_scripts().values(), client_name="authz-cli"
     )
+    archive = LazyArchive(client, settings)
     try:
         await check_store_identity(client)
         rules = rules_from_settings(settings.numbers)
-        yield Services(Context(client, LoadedDecks(), rules, settings))
+        yield Services(Context(client, LoadedDecks(), rules, settings), archive=archive)
     finally:
+        await archive.close()
         await client.close()
 
 

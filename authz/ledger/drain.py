@@ -60,6 +60,10 @@ _TABLES: Final[dict[str, Table]] = {"ledger": movements, "events": events, "chan
 OnEvents = Callable[[AsyncConnection, Sequence[Row]], Awaitable[None]]
 
 
+#: Per stream the newest sequence of a ledger, and the entries behind its cursor.
+_Pages = dict[Stream, tuple[int | None, list[Entry]]]
+
+
 class _Batch(NamedTuple):
     """What is to be stored of one stream."""
 
@@ -84,17 +88,19 @@ class Drain:
         delay_seconds: int,
         keep_seconds: int,
         on_events: OnEvents | None = None,
+        is_quiet: bool = False,
     ) -> None:
         """`database` is the one that the store names as its archive.
 
         Entries younger than `delay_seconds` wait, and archived ones stay in the store until they
-        are `keep_seconds` old.
+        are `keep_seconds` old. One that `is_quiet` logs nothing.
         """
         self._client = client
         self._database = database
         self._delay_ms = delay_seconds * 1_000
         self._keep_ms = keep_seconds * 1_000
         self._on_events = on_events
+        self._is_quiet = is_quiet
         self._lock = asyncio.Lock()
         self._cursors: dict[Stream, Cursor] = {}
         #: The lowest entry id that each stream was trimmed to.
@@ -129,8 +135,7 @@ class Drain:
         async with self._lock:
             if not self._cursors:
                 await self._load_cursors()
-            seconds, micros = await self._client.execute("TIME", deadline_ms=_DEADLINE_MS)
-            now_ms = int(seconds) * 1_000 + int(micros) // 1_000
+            now_ms = await self._now_ms()
             until_ms = now_ms - self._delay_ms if delayed else None
             more = False
             chosen = [stream for stream in streams if stream not in self._forks]
@@ -139,6 +144,19 @@ class Drain:
                 more |= await self._turn(tuple(alike), now_ms, until_ms)
             await self._trim(chosen, now_ms - self._keep_ms)
             return more
+
+    async def inspect(self) -> tuple[DrainStatus, ...]:
+        """Return how far every stream is archived now, without changing anything."""
+        async with self._lock:
+            await self._load_cursors()
+            self._forks.clear()
+            now_ms = await self._now_ms()
+            for _, alike in groupby(STREAMS, lambda stream: stream.name):
+                pages = await self._pages(tuple(alike))
+                for stream, (_, page) in pages.items():
+                    await self._read(stream, page)
+                self._note_all(pages, now_ms)
+            return self.statuses
 
     async def catch_up(self, bucket: int) -> None:
         """Archive all that a bucket's ledger has by now, however young.
@@ -159,29 +177,37 @@ class Drain:
     # Reading.
 
     async def _turn(self, streams: tuple[Stream, ...], now_ms: int, until_ms: int | None) -> bool:
-        heads = await self._heads(streams)
-        pages = await asyncio.gather(*(self._page(stream) for stream in heads))
+        pages = await self._pages(streams)
         batches, more = [], False
-        for (stream, head), page in zip(heads.items(), pages, strict=True):
-            due = [
-                entry for entry in page if until_ms is None or position_of(entry[0])[0] <= until_ms
-            ]
-            batch, fork = await self._read(stream, due)
-            if fork is None and head is not None and not page:
-                fork = Fork("missing", f"entries up to {head} are neither here nor archived")
-            if fork is not None:
-                await self._suspect(stream, fork)
+        for stream, (_, page) in pages.items():
+            due = page
+            if until_ms is not None:
+                due = [entry for entry in page if position_of(entry[0])[0] <= until_ms]
+            batch = await self._read(stream, due)
             if batch is not None:
                 batches.append(batch)
-            more |= len(due) == PAGE and fork is None
+            more |= len(due) == PAGE and stream not in self._forks
         for group in _groups(batches):
             # Overtaken, it does not know yet how far somebody else has come.
             more |= not await self._store(group)
-        for (stream, head), page in zip(heads.items(), pages, strict=True):
-            archived = self._cursors[stream].position
-            left = [entry for entry in page if position_of(entry[0]) > archived]
-            self._note(stream, head, left, now_ms)
+        self._note_all(pages, now_ms)
         return more
+
+    async def _now_ms(self) -> int:
+        seconds, micros = await self._client.execute("TIME", deadline_ms=_DEADLINE_MS)
+        return int(seconds) * 1_000 + int(micros) // 1_000
+
+    async def _pages(self, streams: tuple[Stream, ...]) -> _Pages:
+        """Return, of the streams with anything new, a ledger's newest sequence and a page."""
+        heads = await self._heads(streams)
+        found = await asyncio.gather(*(self._page(stream) for stream in heads))
+        pages = {}
+        for (stream, head), page in zip(heads.items(), found, strict=True):
+            if head is not None and not page:
+                detail = f"entries up to {head} are neither here nor archived"
+                await self._suspect(stream, Fork("missing", detail))
+            pages[stream] = (head, page)
+        return pages
 
     async def _heads(self, streams: tuple[Stream, ...]) -> dict[Stream, int | None]:
         """Return the streams to read, with the newest sequence of a ledger."""
@@ -212,34 +238,32 @@ class Drain:
         )
         return page
 
-    async def _read(self, stream: Stream, page: list[Entry]) -> tuple[_Batch | None, Fork | None]:
-        """Return what to store of a page, and why it ends early if it does."""
+    async def _read(self, stream: Stream, page: list[Entry]) -> _Batch | None:
+        """Return what to store of a page, up to where the stream is forked."""
         # Between two pages others get their turn: they may be long.
         await asyncio.sleep(0)
         before = self._cursors[stream]
-        after, rows, fork = before, [], None
+        after, rows = before, []
         for entry in page:
             try:
                 if stream.name == "ledger":
                     movement = read_movement(entry)
                     fork = await self._check(stream, after, movement)
                     if fork is not None:
+                        await self._suspect(stream, fork)
                         break
                     if movement.sequence > after.sequence:
                         rows += movement_rows(stream.bucket, movement)
                     sequence = max(after.sequence, movement.sequence)
                 else:
-                    rows.append(
-                        change_row(entry)
-                        if stream.name == "changes"
-                        else event_row(stream.bucket, entry)
-                    )
+                    is_change = stream.name == "changes"
+                    rows.append(change_row(entry) if is_change else event_row(stream.bucket, entry))
                     sequence = after.sequence + 1
             except Unreadable as error:
-                fork = Fork("unreadable", str(error))
+                await self._suspect(stream, Fork("unreadable", str(error)))
                 break
             after = Cursor(entry[0].decode(), sequence)
-        return (None if after == before else _Batch(stream, before, after, rows)), fork
+        return None if after == before else _Batch(stream, before, after, rows)
 
     async def _check(self, stream: Stream, after: Cursor, movement: LedgerEntry) -> Fork | None:
         """Return why a ledger's entry does not follow what was archived, or None."""
@@ -304,7 +328,7 @@ class Drain:
         if self._cursors[stream] != before:
             return
         self._forks[stream] = fork
-        if self._told.get(stream) != fork:
+        if self._told.get(stream) != fork and not self._is_quiet:
             self._told[stream] = fork
             log.event(
                 "ledger.forked" if stream.name == "ledger" else "stream.forked",
@@ -333,6 +357,12 @@ class Drain:
         taken = await self._client.execute(*command, deadline_ms=_DEADLINE_MS)
         if taken < _TRIM_MAX:
             self._trimmed[stream] = first
+
+    def _note_all(self, pages: _Pages, now_ms: int) -> None:
+        for stream, (head, page) in pages.items():
+            archived = self._cursors[stream].position
+            left = [entry for entry in page if position_of(entry[0]) > archived]
+            self._note(stream, head, left, now_ms)
 
     def _note(self, stream: Stream, head: int | None, left: Sequence[Entry], now_ms: int) -> None:
         cursor, fork = self._cursors[stream], self._forks.get(stream)
