@@ -93,3 +93,10 @@ class ArchiveRefused(ArchiveUnavailable):
 
 class ArchiveElsewhere(ArchiveUnavailable):
     """The store's archive is another one than this process can open."""
+
+
+class HistoryTooLong(AuthzError):
+    """A question about history looks through more than one answer may take."""
+
+    def __init__(self) -> None:
+        super().__init__("too much was booked to look through: ask for a shorter time")

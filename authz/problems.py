@@ -18,6 +18,7 @@ from authz.errors import (
     CallUnknown,
     Conflict,
     DeckError,
+    HistoryTooLong,
     InvalidInput,
     NotFound,
     SettledDifferently,
@@ -90,6 +91,8 @@ def problem_of(error: Exception) -> ProblemDocument | None:
             return problem(503, "spool_full", detail)
         case StoreError():
             return problem(503, "store_unavailable", "the store did not answer in time")
+        case HistoryTooLong():
+            return problem(422, "history_too_long", str(error))
         case ArchiveElsewhere():
             return problem(503, "archive_elsewhere", str(error))
         case ArchiveUnavailable():

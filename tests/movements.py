@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import insert
+from sqlalchemy import insert, text
 
 from authz.ledger.database import Database
 from authz.ledger.schema import movements
@@ -18,6 +18,15 @@ from authz.reasons import Billing, CallClass, Direction
 from authz.store.constants import Kind, Mark
 
 _INSERT_ROWS = 500
+#: Books calls of one account by the million: `sequence` of the first and `count` say which.
+_FILL = """
+WITH RECURSIVE numbers(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM numbers WHERE i + 1 < :count)
+INSERT INTO movements SELECT
+  :bucket, :sequence + i, 0, :account, :account, 1, 0, 4, 0, 3, 60,
+  1767225600000000 + (:sequence + i) * 1000, 1767225600, -1, -i - 1, i + 1, 'call-' || i,
+  '+14155550100', 'NORMAL_CLEARING', ''
+FROM numbers
+"""
 
 
 class Movement(NamedTuple):
@@ -126,3 +135,10 @@ class Ledger:
             for row in self.rows
             if row.account == account and all(condition(row) for condition in conditions)
         ]
+
+
+async def fill(database: Database, account: str, count: int, *, bucket: int = 70) -> None:
+    """Write so many calls of one account into an archive in SQLite, faster than it could book."""
+    async with database.write() as connection:
+        values = {"account": account, "count": count, "bucket": bucket, "sequence": 1}
+        await connection.execute(text(_FILL), values)

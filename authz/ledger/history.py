@@ -28,6 +28,7 @@ from authz.ledger.messages import (
 )
 from authz.ledger.selections import Selection
 from authz.ledger.statements import read_sheet
+from authz.ledger.time_limit import time_limit
 from authz.ledger.transactions import read_page, stream_rows
 from authz.ledger.usage import read_usage
 from authz.ledger.windows import (
@@ -46,6 +47,8 @@ from authz.store.client import StoreClient
 _READS_MAX: Final = 4
 _WAIT_SECONDS: Final = 10
 _PAGE_LENGTH: Final = 100
+#: How long one question may keep the database, in milliseconds.
+_READ_MS_MAX: Final = 60_000
 
 
 class TransactionFile(NamedTuple):
@@ -68,13 +71,21 @@ class History:
 
     Every method raises NotFound for an account that never was, InvalidInput naming the field,
     StoreError when the store does not answer, ArchiveUnavailable or ArchiveElsewhere when the
-    archive does not.
+    archive does not, HistoryTooLong when there is too much to look through.
     """
 
-    def __init__(self, client: StoreClient, directory: AccountDirectory, archive: Archive) -> None:
+    def __init__(
+        self,
+        client: StoreClient,
+        directory: AccountDirectory,
+        archive: Archive,
+        *,
+        read_ms_max: int = _READ_MS_MAX,
+    ) -> None:
         self._client = client
         self._directory = directory
         self._archive = archive
+        self._read_ms_max = read_ms_max
         self._reads = asyncio.Semaphore(_READS_MAX)
 
     async def transactions(self, query: TransactionQuery) -> TransactionPage:
@@ -169,7 +180,10 @@ class History:
         except TimeoutError:
             raise ArchiveUnavailable("too many questions are being answered") from None
         try:
-            async with self._archive.database.read() as connection:
+            async with (
+                self._archive.database.read() as connection,
+                time_limit(connection, self._read_ms_max),
+            ):
                 yield connection
         finally:
             self._reads.release()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import io
 import random
@@ -15,6 +16,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from audit_helper import assert_clean_audit
+from movements import fill
 from msgspec.structs import replace
 from sqlalchemy import text
 from world import UK, US, World
@@ -30,24 +32,19 @@ from authz.ledger.history import History
 from authz.model import AccountConfig
 from authz.store import keys
 
-#: Fills an archive far beyond what sockets buffer, in one statement of SQLite.
-FILL = """
-WITH RECURSIVE numbers(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM numbers WHERE i < :rows)
-INSERT INTO movements SELECT
-  :bucket, 1000000 + i, 0, 'master', 'master', 1, 0, 4, 0, 3, 60, 1767225600000000 + i * 1000,
-  1767225600, -1, -i, 1000000 + i, 'call-' || i, '+14155550100', 'NORMAL_CLEARING', '' FROM numbers
-"""
 CSV = {"Accept": "text/csv"}
 
 
 class Portal:
     """What an account manager works with: the API, over a world that makes calls."""
 
-    def __init__(self, world: World, archive: Archive, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, world: World, archive: Archive, session: aiohttp.ClientSession, url: str
+    ) -> None:
         self.world = world
         self.archive = archive
         self.session = session
-        self.url = ""
+        self.url = url
 
     async def ask(self, account: str, what: str, **options: Any) -> tuple[int, Any]:
         """Return status and document of a question about an account."""
@@ -81,6 +78,16 @@ class Portal:
             page = await self.get(account, "transactions", **words, cursor=page["cursor"])
 
 
+@contextlib.asynccontextmanager
+async def served(services: Services) -> AsyncIterator[str]:
+    """Serve the admin API; yield its URL."""
+    runner = web.AppRunner(create_app(services, lambda: None), access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
 @pytest.fixture
 async def unaudited(store_url: str, archive_url: str, tmp_path: Path) -> AsyncIterator[Portal]:
     """For tests that leave no archive to audit with."""
@@ -90,14 +97,8 @@ async def unaudited(store_url: str, archive_url: str, tmp_path: Path) -> AsyncIt
     await archive.open(create=True)
     context = world.engine.context
     services = Services(context, History(world.client, context.directory, archive))
-    runner = web.AppRunner(create_app(services, lambda: None), access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    async with aiohttp.ClientSession() as session:
-        portal = Portal(world, archive, session)
-        portal.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        yield portal
-    await runner.cleanup()
+    async with served(services) as url, aiohttp.ClientSession() as session:
+        yield Portal(world, archive, session, url)
     await archive.close()
     await world.close()
 
@@ -199,67 +200,68 @@ async def test_a_file_is_named_by_what_it_has(portal: Portal) -> None:
             assert await answer.read() == (",".join(COLUMNS) + "\r\n").encode()
 
 
-@pytest.mark.parametrize(
-    ("accept", "is_csv"),
-    [
-        ("text/csv", True),
-        ("TEXT/CSV; charset=utf-8", True),
-        ("text/csv, */*;q=0.1", True),
-        ("text/csv;q=0.9, application/json;q=0.8", True),
-        ("application/json, text/csv", False),
-        ("application/json, text/csv;q=0.5", False),
-        ("text/csv;q=0", False),
-        ("*/*", False),
-        ("text/*", False),
-        ("", False),
-    ],
-)
-async def test_the_caller_chooses_the_form(portal: Portal, accept: str, is_csv: bool) -> None:
+_ACCEPTED = [
+    ("text/csv", True),
+    ("TEXT/CSV; charset=utf-8", True),
+    ("text/csv, */*;q=0.1", True),
+    ("text/csv;q=0.9, application/json;q=0.8", True),
+    ("application/json, text/csv", False),
+    ("application/json, text/csv;q=0.5", False),
+    ("text/csv;q=0", False),
+    ("*/*", False),
+    ("text/*", False),
+    ("", False),
+]
+
+
+@pytest.mark.parametrize("archive_url", ["sqlite"], indirect=True)
+async def test_the_caller_chooses_the_form(portal: Portal) -> None:
     await portal.world.account("sub")
     url = f"{portal.url}/v1/accounts/sub/transactions"
-    async with portal.session.get(url, headers={"Accept": accept}) as answer:
-        assert answer.status == 200
-        assert answer.content_type == ("text/csv" if is_csv else "application/json")
+    for accept, is_csv in _ACCEPTED:
+        async with portal.session.get(url, headers={"Accept": accept}) as answer:
+            assert answer.status == 200
+            assert answer.content_type == ("text/csv" if is_csv else "application/json"), accept
 
 
-@pytest.mark.parametrize(
-    ("what", "words", "field"),
-    [
-        ("transactions", {"start": "tomorrow"}, "start"),
-        ("transactions", {"start": "2026-11-02", "end": "2026-11-01"}, "end"),
-        ("transactions", {"kind": "calls"}, "kind"),
-        ("transactions", {"class": "mobile"}, "class"),
-        ("transactions", {"direction": "both"}, "direction"),
-        ("transactions", {"kind": "sms", "class": "national"}, "class"),
-        ("transactions", {"destination": "+1%"}, "destination"),
-        ("transactions", {"destination": "+"}, "destination"),
-        ("transactions", {"origin": "no such/account"}, "origin"),
-        ("transactions", {"sort": "name"}, "sort"),
-        ("transactions", {"sort": "amount"}, "sort"),
-        ("transactions", {"limit": "0"}, "limit"),
-        ("transactions", {"limit": "501"}, "limit"),
-        ("transactions", {"limit": "many"}, "limit"),
-        ("transactions", {"cursor": ""}, "cursor"),
-        ("transactions", {"cursor": "!"}, "cursor"),
-        ("transactions", {"cursor": "x" * 129}, "cursor"),
-        ("transactions", {"cursor": "AAAA"}, "cursor"),
-        ("transactions", {"cursor": "é" * 46}, "cursor"),
-        ("transactions", {"colour": "red"}, "colour"),
-        ("usage", {"limit": "1"}, "limit"),
-        ("usage", {"end": "2026-02-30"}, "end"),
-        ("statement", {"month": "2026-13"}, "month"),
-        ("statement", {"month": "november"}, "month"),
-        ("statement", {"month": "2999-01"}, "month"),
-        ("statement", {"start": "2026-11-01"}, "start"),
-    ],
-)
-async def test_a_wrong_question_names_its_word(
-    portal: Portal, what: str, words: dict[str, str], field: str
-) -> None:
+_WRONG_QUESTIONS: list[tuple[str, dict[str, str], str]] = [
+    ("transactions", {"start": "tomorrow"}, "start"),
+    ("transactions", {"start": "2026-11-02", "end": "2026-11-01"}, "end"),
+    ("transactions", {"kind": "calls"}, "kind"),
+    ("transactions", {"class": "mobile"}, "class"),
+    ("transactions", {"direction": "both"}, "direction"),
+    ("transactions", {"kind": "sms", "class": "national"}, "class"),
+    ("transactions", {"destination": "+1%"}, "destination"),
+    ("transactions", {"destination": "+"}, "destination"),
+    ("transactions", {"origin": "no such/account"}, "origin"),
+    ("transactions", {"sort": "name"}, "sort"),
+    ("transactions", {"sort": "amount"}, "sort"),
+    ("transactions", {"limit": "0"}, "limit"),
+    ("transactions", {"limit": "501"}, "limit"),
+    ("transactions", {"limit": "many"}, "limit"),
+    ("transactions", {"cursor": ""}, "cursor"),
+    ("transactions", {"cursor": "!"}, "cursor"),
+    ("transactions", {"cursor": "x" * 129}, "cursor"),
+    ("transactions", {"cursor": "AAAA"}, "cursor"),
+    ("transactions", {"cursor": "é" * 46}, "cursor"),
+    ("transactions", {"colour": "red"}, "colour"),
+    ("usage", {"limit": "1"}, "limit"),
+    ("usage", {"end": "2026-02-30"}, "end"),
+    ("statement", {"month": "2026-13"}, "month"),
+    ("statement", {"month": "november"}, "month"),
+    ("statement", {"month": "2999-01"}, "month"),
+    ("statement", {"start": "2026-11-01"}, "start"),
+]
+
+
+@pytest.mark.parametrize("archive_url", ["sqlite"], indirect=True)
+async def test_a_wrong_question_names_its_word(portal: Portal) -> None:
     await portal.world.account("sub")
-    for headers in ({}, CSV):
-        status, document = await portal.ask("sub", what, params=words, headers=headers)
-        assert (status, document["reason"], document["field"]) == (400, "invalid_input", field)
+    for what, words, field in _WRONG_QUESTIONS:
+        for headers in ({}, CSV):
+            status, document = await portal.ask("sub", what, params=words, headers=headers)
+            assert (status, document["reason"]) == (400, "invalid_input"), (words, document)
+            assert document["field"] == field
 
 
 async def test_a_file_has_no_pages(portal: Portal) -> None:
@@ -348,26 +350,22 @@ async def test_without_an_archive_there_is_no_history(unaudited: Portal) -> None
 
 async def _expect_503(services: Services, reason: str) -> None:
     await services.accounts.put("sub", AccountConfig())
-    runner = web.AppRunner(create_app(services, lambda: None), access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1/accounts/sub"
-    async with aiohttp.ClientSession() as session:
+    async with served(services) as url, aiohttp.ClientSession() as session:
         for what in ("transactions", "usage", "statement"):
             for headers in ({}, CSV):
-                async with session.get(f"{url}/{what}", headers=headers) as answer:
+                address = f"{url}/v1/accounts/sub/{what}"
+                async with session.get(address, headers=headers) as answer:
                     document = await answer.json(content_type=None)
                     assert (answer.status, document["reason"]) == (503, reason)
                     assert answer.headers["Retry-After"]
-    await runner.cleanup()
 
 
 @pytest.mark.parametrize("archive_url", ["sqlite"], indirect=True)
 async def test_a_file_that_breaks_off_is_no_file(unaudited: Portal) -> None:
     await unaudited.world.account("master")
     database = unaudited.archive.database
-    async with database.write() as connection:
-        await connection.execute(text(FILL), {"rows": 150_000, "bucket": 70})
+    # Far more than sockets buffer.
+    await fill(database, "master", 150_000)
     url = f"{unaudited.url}/v1/accounts/master/transactions"
     async with unaudited.session.get(url, headers=CSV) as answer:
         assert answer.status == 200
@@ -395,10 +393,25 @@ async def test_a_file_that_breaks_off_is_no_file(unaudited: Portal) -> None:
 
 
 @pytest.mark.parametrize("archive_url", ["sqlite"], indirect=True)
+async def test_too_much_to_look_through_is_said(unaudited: Portal) -> None:
+    await unaudited.world.account("master")
+    await fill(unaudited.archive.database, "master", 100_000)
+    context = unaudited.world.engine.context
+    history = History(context.client, context.directory, unaudited.archive, read_ms_max=1)
+    session = unaudited.session
+    async with served(Services(context, history)) as url:
+        async with session.get(f"{url}/v1/accounts/master/usage") as answer:
+            document = await answer.json(content_type=None)
+            assert (answer.status, document["reason"]) == (422, "history_too_long")
+        # The connection is none the worse for it.
+        async with session.get(f"{url}/v1/accounts/master/transactions?limit=1") as answer:
+            assert answer.status == 200
+
+
+@pytest.mark.parametrize("archive_url", ["sqlite"], indirect=True)
 async def test_who_leaves_a_file_leaves_nothing_behind(unaudited: Portal) -> None:
     await unaudited.world.account("master")
-    async with unaudited.archive.database.write() as connection:
-        await connection.execute(text(FILL), {"rows": 100_000, "bucket": 70})
+    await fill(unaudited.archive.database, "master", 100_000)
     url = f"{unaudited.url}/v1/accounts/master/transactions"
     for _ in range(12):
         async with unaudited.session.get(url, headers=CSV) as answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from decimal import Decimal
@@ -11,15 +12,17 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from movements import Ledger, Movement
-from sqlalchemy import event
+from movements import Ledger, Movement, fill
+from sqlalchemy import event, text
 from sqlalchemy.engine import Engine
 
-from authz.errors import InvalidInput, InvariantError
+from authz.errors import HistoryTooLong, InvalidInput, InvariantError
+from authz.ledger.csv_file import csv_chunks
 from authz.ledger.database import Database
 from authz.ledger.messages import MovementQuery, SortName, Transaction
 from authz.ledger.selections import Selection
 from authz.ledger.statements import read_sheet
+from authz.ledger.time_limit import time_limit
 from authz.ledger.transactions import STREAM_ROWS, read_page, stream_rows
 from authz.ledger.usage import ORIGINS_MAX, Usage, read_usage
 from authz.ledger.windows import Month, Window, month_at
@@ -236,6 +239,35 @@ async def test_a_stream_of_nothing_is_empty(database: Database) -> None:
     assert [part async for part in stream_rows(database.read, selection(), "booked")] == []
 
 
+@pytest.mark.parametrize("archive_url", ["sqlite"], indirect=True)
+async def test_a_file_takes_the_same_memory_however_long_it_is(database: Database) -> None:
+    peaks = []
+    for number, count in enumerate((5 * STREAM_ROWS, 50 * STREAM_ROWS)):
+        await fill(database, f"account-{number}", count, bucket=70 + number)
+        parts = stream_rows(database.read, selection(f"account-{number}"), "booked")
+        tracemalloc.start()
+        lines = 0
+        async for chunk in csv_chunks(parts, NEW_YORK, "USD"):
+            lines += chunk.count(b"\r\n")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert lines == count + 1
+    assert peaks[1] < 1.5 * peaks[0]
+
+
+async def test_a_question_may_not_take_for_ever(database: Database, rng: random.Random) -> None:
+    ledger = business(rng, days=30, entries_a_day=60)
+    await ledger.store(database)
+    # Pairs of all rows: no question of ours, but one that takes as long as it is let.
+    endless = text("SELECT count(*) FROM movements a, movements b, movements c WHERE a.leg < b.leg")
+    async with database.read() as connection:
+        with pytest.raises(HistoryTooLong):
+            async with time_limit(connection, 50):
+                await connection.execute(endless)
+    async with database.read() as connection, time_limit(connection, 60_000):
+        assert (await read_usage(connection, selection())).total.entries
+
+
 @pytest.mark.parametrize("sort", ["amount", "-amount"])
 async def test_an_order_by_amount_needs_a_window(database: Database, sort: SortName) -> None:
     for words in ({}, {"start": "2026-01-01"}, {"start": "2026-01-01", "end": "2026-02-01"}):
@@ -428,23 +460,23 @@ def statements() -> Iterator[list[tuple[str, Any]]]:
     """Every statement that is executed meanwhile, with its parameters."""
     executed: list[tuple[str, Any]] = []
 
-    def note(_connection: Any, _cursor: Any, text: str, parameters: Any, *_: Any) -> None:
-        if text.startswith("SELECT"):
-            executed.append((text, parameters))
+    def note(_connection: Any, _cursor: Any, sql: str, parameters: Any, *_: Any) -> None:
+        if sql.startswith("SELECT"):
+            executed.append((sql, parameters))
 
     event.listen(Engine, "before_cursor_execute", note)
     yield executed
     event.remove(Engine, "before_cursor_execute", note)
 
 
-async def plan(database: Database, text: str, parameters: Any) -> list[str]:
+async def plan(database: Database, sql: str, parameters: Any) -> list[str]:
     """Return how the database means to answer a statement."""
     explain = "EXPLAIN QUERY PLAN" if database.is_sqlite else "EXPLAIN"
     async with database.read() as connection:
         if not database.is_sqlite:
             # What matters is that it can do without, however small the tables of a test are.
             await connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
-        rows = await connection.exec_driver_sql(f"{explain} {text}", tuple(parameters))
+        rows = await connection.exec_driver_sql(f"{explain} {sql}", tuple(parameters))
         return [str(row[-1]) for row in rows]
 
 
@@ -467,15 +499,15 @@ async def test_no_question_looks_through_the_whole_table(
         await read_sheet(connection, "master", START_US, START_US + DAY_US)
     shapes = dict(statements)
     assert len(shapes) > 40
-    for text, parameters in shapes.items():
-        steps = "\n".join(await plan(database, text, parameters))
-        assert "SCAN movements" not in steps, text + steps
-        assert "Seq Scan" not in steps, text + steps
-        assert "movements_" in steps, text + steps
-        if "kind <> 1" in text and "sum(" not in text and "amount_micros ASC" not in text:
-            assert "movements_but_calls" in steps, text + steps
-        if "ORDER BY movements.booked_us" in text and database.is_sqlite:
-            assert "TEMP B-TREE" not in steps, text + steps
+    for sql, parameters in shapes.items():
+        steps = "\n".join(await plan(database, sql, parameters))
+        assert "SCAN movements" not in steps, sql + steps
+        assert "Seq Scan" not in steps, sql + steps
+        assert "movements_" in steps, sql + steps
+        if "kind <> 1" in sql and "sum(" not in sql and "amount_micros ASC" not in sql:
+            assert "movements_but_calls" in steps, sql + steps
+        if "ORDER BY movements.booked_us" in sql and database.is_sqlite:
+            assert "TEMP B-TREE" not in steps, sql + steps
 
 
 async def test_a_window_beyond_all_time_is_empty(database: Database) -> None:
