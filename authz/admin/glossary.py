@@ -97,6 +97,15 @@ BODIES: Final[dict[str, Any]] = {
     "DebitRequest": {
         "amount": "0.07", "kind": "sms", "reference": "sms-981", "quantity": 1, "unit": "sms",
     },
+    "RechargeFailed": {"detail": "the card was declined"},
+    "RechargeSucceeded": {"amount": "25.00", "description": "card payment 981"},
+    "WebhookBody": {
+        "url": "https://crm.example/authz", "events": ["balance.*", "recharge.due"],
+        "description": "customer relations",
+    },
+    "WebhookListBody": {
+        "webhooks": [{"id": "crm", "url": "https://crm.example/authz", "events": ["balance.*"]}],
+    },
     "TokenRequest": {"name": "acme-portal", "role": "operate", "account": "acme"},
 }  # fmt: skip
 

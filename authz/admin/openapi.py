@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -191,10 +192,17 @@ def _parameters(route: Route, schema: dict[str, Any]) -> list[dict[str, Any]]:
             "description": description or meaning,
             "schema": inner,
         }
-        if example is not None:
+        if _fits(example, inner):
             parameter["example"] = example
         parameters.append(parameter)
     return parameters
+
+
+def _fits(example: Any, schema: dict[str, Any]) -> bool:
+    """Whether the example of a word is one where the word has this schema."""
+    if example is None or "enum" in schema:
+        return example in schema.get("enum", ())
+    return not isinstance(example, str) or bool(re.search(schema.get("pattern", ""), example))
 
 
 def _not_null(field: dict[str, Any]) -> tuple[dict[str, Any], str]:
