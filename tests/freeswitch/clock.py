@@ -60,6 +60,11 @@ class Scheduler:
     def __len__(self) -> int:
         return len(self._tasks)
 
+    @property
+    def tasks(self) -> list[Task]:
+        """What is scheduled, in the order in which it was."""
+        return list(self._tasks.values())
+
     def due_of(self, group: str) -> list[int]:
         """Return when the tasks of a group are due, earliest first."""
         return sorted(task.due for task in self._groups.get(group, {}).values())

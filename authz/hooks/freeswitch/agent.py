@@ -12,7 +12,6 @@ from functools import partial
 from typing import Final
 
 from authz import log
-from authz.engine.clock import monotonic_us
 from authz.engine.switches import claim_ended
 from authz.hooks.freeswitch import commands
 from authz.hooks.freeswitch.charged_call import (
@@ -203,7 +202,7 @@ class SwitchAgent:
             origin=call.origin or call.uuid,
             leg=call.leg + 1,
             is_clock_answer=False,
-            heard_us=monotonic_us(),
+            heard_us=self.desk.here_us(),
         )
         leg = self.legs.add(following)
         step = partial(

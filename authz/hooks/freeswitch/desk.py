@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 from typing import Final, Protocol
 
 from authz.config.freeswitch import FreeswitchSettings
-from authz.engine.clock import monotonic_us
 from authz.engine.engine import Engine
 from authz.hooks.freeswitch import commands
 from authz.hooks.freeswitch.charged_call import ChargedCall, Phase
 from authz.hooks.freeswitch.connection import EventSocketConnection
 from authz.hooks.freeswitch.errors import CommandNotSent
 from authz.hooks.freeswitch.events import Event
-from authz.hooks.freeswitch.limits import SwitchClock
+from authz.hooks.freeswitch.limits import US, SwitchClock
 from authz.hooks.freeswitch.lookup import NOBODY, Lookup
 from authz.hooks.freeswitch.settling import Settler
 
@@ -74,15 +74,19 @@ class Desk:
             raise CommandNotSent("the switch is not connected")
         return self.connection
 
+    def here_us(self) -> int:
+        """Return the time of this process, by the clock of its event loop."""
+        return int(asyncio.get_running_loop().time() * US)
+
     def hear(self, call: ChargedCall, channel: Event) -> None:
         """Note that the switch has just told of the leg."""
-        call.heard_us = monotonic_us()
+        call.heard_us = self.here_us()
         if channel.timestamp_us is not None:
             self.clock.observe(channel.timestamp_us, call.heard_us)
 
     def elapsed_us(self, call: ChargedCall) -> int:
         """Return for how long the leg has been charged."""
-        now_us = self.clock.now_us(monotonic_us())
+        now_us = self.clock.now_us(self.here_us())
         return 0 if now_us is None else call.elapsed_us(now_us)
 
     def settle(self, call: ChargedCall, seconds: int, ended_us: int | None, cause: str) -> None:

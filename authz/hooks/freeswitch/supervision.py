@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Final
 
 from authz import log
-from authz.engine.clock import monotonic_us
 from authz.hooks.freeswitch import commands
 from authz.hooks.freeswitch.charged_call import (
     ChargedCall,
@@ -187,7 +186,7 @@ class Supervisor:
     async def _is_alive(self, call: ChargedCall) -> bool:
         """Return whether the switch has told of the leg within one chunk; if not, ask it."""
         chunk_us = self._desk.engine.context.settings.calls.chunk_seconds * US
-        if monotonic_us() - call.heard_us < chunk_us // 2:
+        if self._desk.here_us() - call.heard_us < chunk_us // 2:
             return True
         return await self._look(call) is not None and call.is_at(Phase.TALKING)
 
