@@ -254,12 +254,38 @@ async def test_a_call_that_nobody_pays_is_refused(door: Door, fields: dict[str, 
     ]
 
 
-@pytest.mark.parametrize("account", ["", "nowhere", "no such account"])
-async def test_an_emergency_call_passes_whoever_pays(door: Door, account: str) -> None:
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"variable_authz_account": ""},
+        {"variable_authz_account": "nowhere"},
+        {"variable_authz_account": "no such account"},
+        {"variable_authz_direction": "sideways"},
+        {"variable_authz_rate_number": "1" * 129},
+        {"variable_authz_destination": "a,b"},
+        {"Unique_ID": ""},
+        {"Unique_ID": "x" * 300},
+    ],
+)
+async def test_an_emergency_call_passes_whatever_is_wrong(
+    door: Door, fields: dict[str, str]
+) -> None:
     await door.open(rules=())
-    document = await door.ask(lookup(Hunt_Destination_Number="911", variable_authz_account=account))
+    document = await door.ask(lookup(Hunt_Destination_Number="911", **fields))
     assert document.ending == ("transfer", "911 XML authorized")
     assert "execute_on_answer" not in document.variables
+
+
+@pytest.mark.parametrize(
+    "dialled", ["911;phone-context=+1", "9-1-1", "sip:911@host", "911;${system(reboot)}"]
+)
+async def test_an_emergency_number_is_cleaned_before_it_is_dialled(
+    door: Door, world: World, dialled: str
+) -> None:
+    document = await door.ask(lookup(Hunt_Destination_Number=dialled))
+    assert document.ending == ("transfer", "911 XML authorized")
+    assert document.variables["authz_to"] == "911"
+    await end(world)
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,10 @@ from authz import log
 from authz.hooks.freeswitch import variables
 from authz.hooks.freeswitch.events import Event
 from authz.hooks.freeswitch.lookup import NOBODY, Payer
-from authz.hooks.freeswitch.refusals import INVALID_NUMBER, Refusal
+from authz.hooks.freeswitch.refusals import INVALID_NUMBER, Refusal, refusal_of
 from authz.hooks.problems import Problem
 from authz.model import AuthorizeRequest
+from authz.reasons import REASONS
 from authz.validation import invalid_input
 
 _FIELDS_MAX: Final = 2_048
@@ -30,6 +31,7 @@ _SWITCH_NAME: Final = re.compile(r"[!-~]{1,64}")
 #: What may be put into a dial string or a transfer. Anything else could be an option, another
 #: destination, or an expansion that runs a command on the switch.
 _DIALLED: Final = re.compile(r"[A-Za-z0-9+*#][A-Za-z0-9+*#._-]{0,127}")
+NO_PAYER: Final = refusal_of(REASONS["account_unknown"])
 #: A field that the engine does not take, such as a call id of 300 characters.
 INVALID_CALL: Final = Refusal("invalid_input", 403, "CALL_REJECTED")
 
@@ -37,27 +39,22 @@ FindPayer = Callable[[Event], Payer | None]
 
 
 class Question(NamedTuple):
-    """A call in one of our contexts that can be decided."""
+    """A call in one of our contexts."""
 
     context: str
+    #: What to ask the engine. With a `flaw`, only emergency calls may be asked for by it.
     request: AuthorizeRequest
-    #: Whether an account was found that pays.
+    #: Why any other call is refused unasked.
+    flaw: Refusal | None
+    #: Whether an account was found that pays; else the request names NOBODY.
     has_payer: bool
-    #: Where the call is transferred: extension, and dialplan and context if they are given.
+    #: Where the operator sends the call instead: extension, then perhaps dialplan and context.
     destination: tuple[str, ...]
     is_answered: bool
     #: Whether the leg was decided before and has its limits.
     is_repeat: bool
     #: The switch's time, in µs since the epoch.
     at_us: int | None
-
-
-class Undecidable(NamedTuple):
-    """A call in one of our contexts that no account or no number can be made out for."""
-
-    context: str
-    refusal: Refusal
-    is_answered: bool
 
 
 def read_form(body: bytes) -> Event:
@@ -77,19 +74,35 @@ def read_form(body: bytes) -> Event:
 
 def read_lookup(
     event: Event, contexts: Sequence[str], find_payer: FindPayer, longest_seconds: int
-) -> Question | Undecidable | None:
+) -> Question | None:
     """Return what is asked, or None if the lookup concerns no context of ours."""
     context = event.get("Hunt-Context")
     if event.get("section") != "dialplan" or context not in contexts:
         return None
-    dialled = event.get("Hunt-Destination-Number")
-    destination = tuple(event.variable(variables.DESTINATION).split() or [dialled])
-    is_answered = event.get("Answer-State") == "answered"
-    if len(destination) > _DESTINATION_WORDS_MAX or not all(
-        map(_DIALLED.fullmatch, (dialled, *destination))
-    ):
-        return Undecidable(context, INVALID_NUMBER, is_answered)
     payer = find_payer(event)
+    request, flaw = _request(event, payer, longest_seconds)
+    destination = tuple(event.variable(variables.DESTINATION).split())
+    if not (_DIALLED.fullmatch(request.to) and _is_destination(destination)):
+        flaw, destination = INVALID_NUMBER, ()
+    elif flaw is None and payer is None:
+        flaw = NO_PAYER
+    return Question(
+        context=context,
+        request=request,
+        flaw=flaw,
+        has_payer=request.account != NOBODY,
+        destination=destination,
+        is_answered=event.get("Answer-State") == "answered",
+        is_repeat=event.variable(variables.CALL) == request.call_id,
+        at_us=event.timestamp_us,
+    )
+
+
+def _request(
+    event: Event, payer: Payer | None, longest_seconds: int
+) -> tuple[AuthorizeRequest, Refusal | None]:
+    """Return what to ask the engine, and what is wrong with it, if anything is."""
+    dialled = event.get("Hunt-Destination-Number")
     switch = event.get("FreeSWITCH-Switchname")
     words = {
         "call_id": event.unique_id,
@@ -102,19 +115,15 @@ def read_lookup(
         "rate_number": event.variable(variables.RATE_NUMBER) or None,
     }
     try:
-        request = msgspec.convert(words, AuthorizeRequest)
+        return msgspec.convert(words, AuthorizeRequest), None
     except msgspec.ValidationError as error:
         log.event("freeswitch_lookup_invalid", level="warning", error=invalid_input(error))
-        return Undecidable(context, INVALID_CALL, is_answered)
-    return Question(
-        context=context,
-        request=request,
-        has_payer=payer is not None,
-        destination=destination,
-        is_answered=is_answered,
-        is_repeat=event.variable(variables.CALL) == request.call_id,
-        at_us=event.timestamp_us,
-    )
+    # Enough to tell whether it is an emergency call, and to let it pass.
+    return AuthorizeRequest(call_id=event.unique_id, account=NOBODY, to=dialled), INVALID_CALL
+
+
+def _is_destination(words: Sequence[str]) -> bool:
+    return len(words) <= _DESTINATION_WORDS_MAX and all(map(_DIALLED.fullmatch, words))
 
 
 def _caller(number: str) -> str | None:

@@ -17,6 +17,7 @@ from authz.hooks.freeswitch.dialplan_xml import Action, extension, set_variable
 from authz.hooks.freeswitch.durations import cut_seconds
 from authz.hooks.freeswitch.refusals import Refusal
 from authz.model import Grant
+from authz.reasons import CallClass
 
 _CUT_CAUSE: Final = "allotted_timeout"
 _ANY_REASON: Final = "*"
@@ -61,14 +62,15 @@ class DialplanAnswers:
 
     def _destination(self, question: Question, grant: Grant) -> Action:
         freeswitch = self._freeswitch
+        destination = question.destination or (_dialled(question, grant),)
         if self._bridge is None:
             usual = ("", freeswitch.release_dialplan, freeswitch.release_context)
-            words = question.destination + usual[len(question.destination) :]
+            words = destination + usual[len(destination) :]
             return Action("transfer", " ".join(words))
         filled = {
             "number": grant.number,
             "digits": grant.number.removeprefix("+"),
-            "dialled": question.request.to,
+            "dialled": _dialled(question, grant),
             "account": question.request.account,
         }
         return Action("bridge", _WORD.sub(lambda match: filled[match[1]], self._bridge))
@@ -79,7 +81,7 @@ def _marks(question: Question, grant: Grant) -> list[Action]:
     return [
         set_variable(variables.ACCOUNT, request.account),
         set_variable(variables.DIRECTION, request.direction),
-        set_variable(variables.TO, request.to),
+        set_variable(variables.TO, _dialled(question, grant)),
         # By reference: an operator may let callers choose the uuid (their Call-ID).
         set_variable(variables.CALL, "${uuid}"),
         set_variable(variables.REASON, grant.reason),
@@ -100,3 +102,9 @@ def _limits(question: Question, grant: Grant) -> list[Action]:
     for name in ("call_timeout", "originate_timeout"):
         actions.append(set_variable(name, grant.ring_seconds))
     return actions
+
+
+def _dialled(question: Question, grant: Grant) -> str:
+    """Return what was dialled; of an emergency call the number as it is known to be one."""
+    # However it was written (`9-1-1`, `911;phone-context=+1`), it must be dialled.
+    return grant.number if grant.class_ == CallClass.EMERGENCY.label else question.request.to

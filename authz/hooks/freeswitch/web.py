@@ -9,7 +9,7 @@ from authz.config import Settings
 from authz.errors import SettledDifferently
 from authz.hooks.freeswitch.cdr import MEDIA_TYPES, read_cdr
 from authz.hooks.freeswitch.cdr_settle import CdrRules, Ignored, settle_of
-from authz.hooks.freeswitch.curl_lookup import Question, Undecidable, read_form, read_lookup
+from authz.hooks.freeswitch.curl_lookup import Question, read_form, read_lookup
 from authz.hooks.freeswitch.dialplan_answers import DialplanAnswers
 from authz.hooks.freeswitch.dialplan_xml import CONTENT_TYPE, NOT_FOUND
 from authz.hooks.freeswitch.durations import GRANT_SECONDS_MIN
@@ -56,24 +56,20 @@ class Dialplan(Endpoint):
         event = read_form(request.body)
         return read_lookup(event, self._contexts, self._find_payer, self._longest_seconds)
 
-    def order_key(self, payload: Question | Undecidable | None) -> OrderKey:
+    def order_key(self, payload: Question | None) -> OrderKey:
         """Order by call."""
-        if isinstance(payload, Question):
-            return payload.request.account, payload.request.call_id
-        return None
+        return None if payload is None else (payload.request.account, payload.request.call_id)
 
-    def when_overloaded(self, payload: Question | Undecidable | None) -> Response | None:
+    def when_overloaded(self, payload: Question | None) -> Response | None:
         """Refuse with reason `overloaded`; what needs no decision, and emergencies, go on."""
-        if not isinstance(payload, Question) or self._engine.is_emergency(payload.request):
+        if payload is None or self._engine.is_emergency(payload.request):
             return None
-        return self._refusal(payload, refusal_of(REASONS["overloaded"]))
+        return self._refusal(payload, refusal_of(REASONS["overloaded"], payload.request.direction))
 
-    async def answer(self, payload: Question | Undecidable | None) -> Response:
+    async def answer(self, payload: Question | None) -> Response:
         """Ask the engine; whatever it raises is a refusal."""
         if payload is None:
             return Response(200, NOT_FOUND, CONTENT_TYPE)
-        if isinstance(payload, Undecidable):
-            return self._refusal(payload, payload.refusal)
         try:
             decision = await self._decide(payload)
         except Exception as error:
@@ -90,8 +86,8 @@ class Dialplan(Endpoint):
 
     async def _decide(self, question: Question) -> Grant | Refusal:
         request = question.request
-        if not question.has_payer and not self._engine.is_emergency(request):
-            return refusal_of(REASONS["account_unknown"])
+        if question.flaw is not None and not self._engine.is_emergency(request):
+            return question.flaw
         decision = await self._engine.authorize(request)
         if isinstance(decision, Denial):
             return refusal_of(decision)
@@ -102,8 +98,8 @@ class Dialplan(Endpoint):
             return refusal_of(REASONS["insufficient_credit"], request.direction)
         return decision
 
-    def _refusal(self, payload: Question | Undecidable, refusal: Refusal) -> Response:
-        body = self._answers.refused(payload.context, refusal, is_answered=payload.is_answered)
+    def _refusal(self, question: Question, refusal: Refusal) -> Response:
+        body = self._answers.refused(question.context, refusal, is_answered=question.is_answered)
         return Response(200, body, CONTENT_TYPE)
 
 
