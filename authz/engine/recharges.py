@@ -102,127 +102,16 @@ class _Named(NamedTuple):
     tag: str
 
 
-class RechargeService:
-    """Takes answers to recharges; safe in any number of processes at once.
+class _RechargeScript:
+    """Runs the script about one account's recharges."""
 
-    Every method raises StoreError when the store does not answer; the same again finds out.
-    """
-
-    def __init__(
-        self,
-        client: StoreClient,
-        directory: AccountDirectory,
-        clock: StoreClock,
-        postings: PostingService,
-    ) -> None:
+    def __init__(self, client: StoreClient, directory: AccountDirectory, clock: StoreClock) -> None:
         self._client = client
         self._directory = directory
         self._clock = clock
-        self._postings = postings
         self._script = load_scripts()["recharge"]
 
-    async def succeeded(
-        self, recharge_id: str, request: RechargeSucceeded
-    ) -> Posted | PostingRefused:
-        """Credit a requested recharge, once, also one that has expired or failed since.
-
-        Raises NotFound for one that was never asked for or is longer ago than 35 days, Conflict
-        for another amount than the requested.
-        """
-        named = await self._name(recharge_id)
-        asked = await self._amount_of(named, recharge_id)
-        if request.amount is not None and parse_amount(request.amount) != asked:
-            raise Conflict(
-                f"recharge {recharge_id} is of {format_amount(asked)}, not of {request.amount}"
-            )
-        credit = CreditRequest(
-            kind="recharge",
-            reference=recharge_id,
-            amount=format_amount(asked),
-            description=request.description,
-        )
-        return await self._postings.credit(named.account, credit)
-
-    async def failed(self, recharge_id: str, request: RechargeFailed) -> RechargeAnswer:
-        """Note that a recharge failed: it is asked for again with back-off.
-
-        Raises NotFound as `succeeded`, Conflict when it is credited already.
-        """
-        named = await self._name(recharge_id)
-        outcome = await self._run(
-            "fail", named.tag, named.account, recharge_id, named.number, request.detail
-        )
-        if outcome == Outcome.REFERENCE_CONFLICT:
-            raise Conflict(f"recharge {recharge_id} is credited already")
-        if outcome == Outcome.UNKNOWN_RECHARGE:
-            raise _unknown(recharge_id)
-        duplicate = outcome == Outcome.DUPLICATE
-        return RechargeAnswer(recharge_id, named.account, "failed", duplicate)
-
-    def account_of(self, recharge_id: str) -> str | None:
-        """Return the account that a recharge's id names, or None if it can be nobody's."""
-        match = _ID.match(recharge_id)
-        if match is None or not _ACCOUNT.fullmatch(match["account"]):
-            return None
-        return match["account"]
-
-    async def check(self, tag: str, account_id: str) -> None:
-        """Expire what waited too long and ask for what is due now, as a call would."""
-        try:
-            await self._run("check", tag, account_id)
-        except NotFound:
-            # A closed account needs no money.
-            await self._client.execute("ZREM", keys.recharge_checks(tag), account_id)
-
-    async def page(
-        self, account: str | None, state: StateName | None, cursor: str | None, limit: int
-    ) -> RechargeList:
-        """Return about `limit` recharges that are not credited.
-
-        Raises NotFound for an unknown account, InvalidInput for a forged cursor.
-        """
-        tags = keys.TAGS
-        if account is not None:
-            tag = await self._directory.tag_of(account)
-            if tag is None:
-                raise NotFound(f"no account {account}")
-            tags = (tag,)
-        bucket, position = parse_bucket_cursor(cursor, len(tags))
-        found: dict[str, RechargeView] = {}
-        while bucket < len(tags) and len(found) < limit:
-            answer = await self._client.execute(
-                "HSCAN", keys.recharges(tags[bucket]), position, "COUNT", _SCAN_FIELDS
-            )
-            position = int(answer[0])
-            for view in map(_view, answer[1][::2], answer[1][1::2]):
-                if account in (None, view.account) and state in (None, view.state):
-                    found[view.id] = view
-            bucket += position == 0
-        next_cursor = f"{bucket}-{position}" if bucket < len(tags) else None
-        return RechargeList(tuple(found.values()), next_cursor)
-
-    async def _name(self, recharge_id: str) -> _Named:
-        account = self.account_of(recharge_id)
-        tag = None if account is None else await self._directory.tag_of(account)
-        if account is None or tag is None:
-            raise _unknown(recharge_id)
-        return _Named(account, int(recharge_id.rpartition("-")[2]), tag)
-
-    async def _amount_of(self, named: _Named, recharge_id: str) -> int:
-        """Return what was asked for, in micros, also of a recharge that is credited since."""
-        packed = await self._client.execute("HGET", keys.recharges(named.tag), recharge_id)
-        if packed is not None:
-            return int(RECHARGE_REQUEST.unpack(packed).amount)
-        packed = await self._client.execute(
-            "GET", keys.reference(named.tag, named.account, recharge_id)
-        )
-        if packed is not None:
-            known = REFERENCE.unpack(packed)
-            if known.kind == Kind.RECHARGE:
-                return int(known.amount)
-        raise _unknown(recharge_id)
-
-    async def _run(
+    async def run(
         self,
         verb: str,
         tag: str,
@@ -274,15 +163,128 @@ class RechargeService:
         return reply
 
 
+class RechargeService:
+    """Takes answers to recharges; safe in any number of processes at once.
+
+    Every method raises StoreError when the store does not answer; the same again finds out.
+    """
+
+    def __init__(
+        self,
+        client: StoreClient,
+        directory: AccountDirectory,
+        clock: StoreClock,
+        postings: PostingService,
+    ) -> None:
+        self._client = client
+        self._directory = directory
+        self._clock = clock
+        self._postings = postings
+        self._script = _RechargeScript(client, directory, clock)
+
+    async def succeeded(
+        self, recharge_id: str, request: RechargeSucceeded
+    ) -> Posted | PostingRefused:
+        """Credit a requested recharge, once, also one that has expired or failed since.
+
+        Raises NotFound for one that was never asked for or is longer ago than 35 days, Conflict
+        for another amount than the requested.
+        """
+        named = await self._name(recharge_id)
+        asked = await self._amount_of(named, recharge_id)
+        if request.amount is not None and parse_amount(request.amount) != asked:
+            raise Conflict(
+                f"recharge {recharge_id} is of {format_amount(asked)}, not of {request.amount}"
+            )
+        credit = CreditRequest(
+            kind="recharge",
+            reference=recharge_id,
+            amount=format_amount(asked),
+            description=request.description,
+        )
+        return await self._postings.credit(named.account, credit)
+
+    async def failed(self, recharge_id: str, request: RechargeFailed) -> RechargeAnswer:
+        """Note that a recharge failed: it is asked for again with back-off.
+
+        Raises NotFound as `succeeded`, Conflict when it is credited already.
+        """
+        named = await self._name(recharge_id)
+        outcome = await self._script.run(
+            "fail", named.tag, named.account, recharge_id, named.number, request.detail
+        )
+        if outcome == Outcome.REFERENCE_CONFLICT:
+            raise Conflict(f"recharge {recharge_id} is credited already")
+        if outcome == Outcome.UNKNOWN_RECHARGE:
+            raise _unknown(recharge_id)
+        duplicate = outcome == Outcome.DUPLICATE
+        return RechargeAnswer(recharge_id, named.account, "failed", duplicate)
+
+    def account_of(self, recharge_id: str) -> str | None:
+        """Return the account that a recharge's id names, or None if it can be nobody's."""
+        match = _ID.match(recharge_id)
+        if match is None or not _ACCOUNT.fullmatch(match["account"]):
+            return None
+        return match["account"]
+
+    async def page(
+        self, account: str | None, state: StateName | None, cursor: str | None, limit: int
+    ) -> RechargeList:
+        """Return about `limit` recharges that are not credited.
+
+        Raises NotFound for an unknown account, InvalidInput for a forged cursor.
+        """
+        tags = keys.TAGS
+        if account is not None:
+            tag = await self._directory.tag_of(account)
+            if tag is None:
+                raise NotFound(f"no account {account}")
+            tags = (tag,)
+        bucket, position = parse_bucket_cursor(cursor, len(tags))
+        found: dict[str, RechargeView] = {}
+        while bucket < len(tags) and len(found) < limit:
+            answer = await self._client.execute(
+                "HSCAN", keys.recharges(tags[bucket]), position, "COUNT", _SCAN_FIELDS
+            )
+            position = int(answer[0])
+            for view in map(_view, answer[1][::2], answer[1][1::2]):
+                if account in (None, view.account) and state in (None, view.state):
+                    found[view.id] = view
+            bucket += position == 0
+        next_cursor = f"{bucket}-{position}" if bucket < len(tags) else None
+        return RechargeList(tuple(found.values()), next_cursor)
+
+    async def _name(self, recharge_id: str) -> _Named:
+        account = self.account_of(recharge_id)
+        tag = None if account is None else await self._directory.tag_of(account)
+        if account is None or tag is None:
+            raise _unknown(recharge_id)
+        return _Named(account, int(recharge_id.rpartition("-")[2]), tag)
+
+    async def _amount_of(self, named: _Named, recharge_id: str) -> int:
+        """Return what was asked for, in micros, also of a recharge that is credited since."""
+        packed = await self._client.execute("HGET", keys.recharges(named.tag), recharge_id)
+        if packed is not None:
+            return int(RECHARGE_REQUEST.unpack(packed).amount)
+        packed = await self._client.execute(
+            "GET", keys.reference(named.tag, named.account, recharge_id)
+        )
+        if packed is not None:
+            known = REFERENCE.unpack(packed)
+            if known.kind == Kind.RECHARGE:
+                return int(known.amount)
+        raise _unknown(recharge_id)
+
+
 class RechargeSweeper:
     """Looks at accounts whose recharge is due or too long pending, bucket by bucket.
 
     Any number may run: each look is one script, which decides by the store's own time.
     """
 
-    def __init__(self, client: StoreClient, service: RechargeService) -> None:
+    def __init__(self, client: StoreClient, directory: AccountDirectory, clock: StoreClock) -> None:
         self._client = client
-        self._service = service
+        self._script = _RechargeScript(client, directory, clock)
         self._passes = 0
 
     async def run(self) -> None:
@@ -313,11 +315,19 @@ class RechargeSweeper:
                 "ZRANGEBYSCORE", keys.recharge_checks(tag), 0, now, "LIMIT", 0, _CHECKS_PAGE
             )
             for name in due:
-                await self._service.check(tag, name.decode())
+                await self._check(tag, name.decode())
             looked += len(due)
             if len(due) < _CHECKS_PAGE:
                 break
         return looked
+
+    async def _check(self, tag: str, account_id: str) -> None:
+        """Expire what waited too long and ask for what is due now, as a call would."""
+        try:
+            await self._script.run("check", tag, account_id)
+        except NotFound:
+            # A closed account needs no money.
+            await self._client.execute("ZREM", keys.recharge_checks(tag), account_id)
 
     async def _forget_old(self, tag: str, now: int) -> None:
         cursor = b"0"

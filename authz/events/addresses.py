@@ -7,6 +7,7 @@ so that a name cannot turn to another address between the check and the connecti
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from typing import Final
 
@@ -19,6 +20,8 @@ from authz.errors import InvalidInput
 _URL_LENGTH_MAX: Final = 2_048
 #: NAT64: the address of an IPv4 host inside.
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+#: A name whose end is a number is an address in disguise (127.1, 0x7f000001).
+_NUMERIC_LABEL: Final = re.compile(r"(?:^|\.)(?:[0-9]+|0[xX][0-9a-fA-F]*)\.?\Z")
 _IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -60,6 +63,8 @@ def check_url(text: str, field: str, *, allow_private: bool) -> None:
         raise InvalidInput(field, "has a user or a password, which would be stored and logged")
     if url.fragment:
         raise InvalidInput(field, "has a fragment, which is never sent")
+    if not _is_literal(url.host) and _NUMERIC_LABEL.search(url.host):
+        raise InvalidInput(field, f"{url.host} is neither a name nor an address")
     if not allow_private and _is_literal(url.host) and not is_public(url.host):
         raise InvalidInput(field, f"{url.host} is not a public address (webhooks.allow_private)")
 

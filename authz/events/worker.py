@@ -27,6 +27,7 @@ _CLEANING_SECONDS: Final = 3_600
 #: How far a claim reaches past the longest attempt.
 _LEASE_MARGIN_SECONDS: Final = 5
 _RECORD_TRIES_MAX: Final = 3
+_FINISH_SECONDS: Final = 2
 
 _Send = Callable[[Claimed, Told], Awaitable[SendResult]]
 
@@ -74,8 +75,8 @@ class DeliveryWorker:
                         await self._clean()
                         cleaned_at = time.monotonic()
                     self._is_away = False
-                except (StoreError, ArchiveUnavailable) as error:
-                    self._note_away(error)
+                except Exception as error:
+                    self._note_trouble(error)
                 await self._pause()
         finally:
             await self._end()
@@ -161,9 +162,12 @@ class DeliveryWorker:
         if removed:
             log.event("old_events_removed", rows=removed)
 
-    def _note_away(self, error: AuthzError) -> None:
-        if not self._is_away:
-            log.event("deliveries_wait", level="warning", error=error)
+    def _note_trouble(self, error: Exception) -> None:
+        """Tell once what is in the way; what is not expected, every time."""
+        is_expected = isinstance(error, StoreError | ArchiveUnavailable)
+        if not (is_expected and self._is_away):
+            level: log.LevelName = "warning" if is_expected else "error"
+            log.event("deliveries_wait", level=level, error=error)
         self._is_away = True
 
     async def _pause(self) -> None:
@@ -175,8 +179,10 @@ class DeliveryWorker:
         self._wake.clear()
 
     async def _end(self) -> None:
-        """Cut what is being sent: its lease runs out, and it is sent again."""
+        """Wait a moment for what is being sent, then cut it: it is sent again after its lease."""
         tasks = [task for running in self._running.values() for task in running]
+        if tasks:
+            await asyncio.wait(tasks, timeout=_FINISH_SECONDS)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

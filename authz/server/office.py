@@ -1,4 +1,4 @@
-"""The office process: the admin API, the orphan sweeper, and the spools of dead processes.
+"""The office process: admin API, archive, telling of events, sweepers, spools of dead processes.
 
 Any number of hosts may run one against the same store: the sweeper's claims and the replay of
 a settle are each decided by one script.
@@ -15,6 +15,7 @@ from aiohttp import web
 
 from authz.engine.orphans import Sweeper
 from authz.engine.spool_replay import replay_orphans
+from authz.events.desk import EventDesk
 from authz.ledger.archive import Archive
 from authz.server import child
 from authz.server.engine_host import SPOOL_DIRECTORY, EngineHost
@@ -25,9 +26,12 @@ _ADOPT_SECONDS: Final = 5
 class OfficeService:
     """The `Service` of the office process around the admin application."""
 
-    def __init__(self, host: EngineHost, application: web.Application, archive: Archive) -> None:
-        """Serve `application`, do the host's housekeeping and fill the archive."""
+    def __init__(
+        self, host: EngineHost, application: web.Application, archive: Archive, desk: EventDesk
+    ) -> None:
+        """Serve `application`, do the host's housekeeping, fill the archive and tell events."""
         self._host = host
+        self._desk = desk
         self._archive = archive
         self._runner = web.AppRunner(
             application,
@@ -43,6 +47,8 @@ class OfficeService:
             await web.SockSite(self._runner, listener).start()
         self._host.run(Sweeper(self._host.engine.context).run())
         self._host.repeat(_ADOPT_SECONDS, self._replay_orphaned_spools)
+        for work in self._desk.work():
+            self._host.run(work)
         self._archive.start()
 
     def adopt(self, connection: socket.socket) -> None:

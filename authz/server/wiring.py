@@ -5,6 +5,7 @@ from __future__ import annotations
 from authz.admin.app import create_app
 from authz.admin.services import Services
 from authz.config import Settings
+from authz.events.desk import EventDesk
 from authz.ledger.archive import Archive
 from authz.ledger.changes import ChangeHistory
 from authz.ledger.history import History
@@ -32,12 +33,13 @@ async def build_office(order: Order) -> OfficeService:
     host = await EngineHost.open(order.name, order.settings, order.store_url, open_decks)
     publish_gauges(host, order.meters)
     context = host.engine.context
-    archive = Archive(host.client, order.settings)
+    desk = EventDesk(context, lambda: archive.database)
+    archive = Archive(host.client, order.settings, desk.on_events)
     history = History(host.client, context.directory, archive)
     metrics = build_metrics(order, host, archive)
     changes = ChangeHistory(archive)
-    services = Services(context, history, archive=archive, change_history=changes)
-    return OfficeService(host, create_app(services, host.readiness, metrics), archive)
+    services = Services(context, history, desk.service, archive=archive, change_history=changes)
+    return OfficeService(host, create_app(services, host.readiness, metrics), archive, desk)
 
 
 async def build_agents(order: Order) -> AgentsService:

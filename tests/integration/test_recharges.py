@@ -33,7 +33,7 @@ class Desk:
         self.books = Books(client)
         books = self.books
         self.service = RechargeService(client, books.directory, books.clock, books.postings)
-        self.sweeper = RechargeSweeper(client, self.service)
+        self.sweeper = RechargeSweeper(client, books.directory, books.clock)
 
     async def open_low(self, account: str = "acme", **fields: Any) -> None:
         """Create an account and let it ask for its first recharge of 20."""
