@@ -92,7 +92,7 @@ def problem_of(error: Exception) -> ProblemDocument | None:
         case StoreError():
             return problem(503, "store_unavailable", "the store did not answer in time")
         case HistoryTooLong():
-            return problem(422, "history_too_long", str(error))
+            return problem(400, "history_too_long", str(error), field="start")
         case ArchiveElsewhere():
             return problem(503, "archive_elsewhere", str(error))
         case ArchiveUnavailable():

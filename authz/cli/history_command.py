@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, get_args
 
 import click
 import msgspec
 
 from authz.admin.services import Services
+from authz.cli.lazy_archive import LazyArchive
 from authz.cli.main import Invocation
 from authz.cli.output import json_option, print_facts, print_hint, print_json, print_table
 from authz.cli.session import run
+from authz.errors import InvariantError
 from authz.ledger.messages import (
     KindName,
     MovementQuery,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Query = TypeVar("Query", bound=msgspec.Struct)
+T = TypeVar("T")
 
 _SUMS = ("entries", "calls", "seconds", "amount")
 
@@ -174,29 +176,18 @@ def statement(invocation: Invocation, /, as_json: bool, **words: Any) -> None:
         print_hint("The month is not over.")
 
 
-@contextlib.asynccontextmanager
-async def open_history(services: Services) -> AsyncIterator[History]:
-    """Yield the history of a session's store, from the archive that the settings name.
+def _ask(invocation: Invocation, read: Callable[[History], Awaitable[T]]) -> T:
+    """Return what a question is answered; raises ArchiveUnavailable where no archive is."""
 
-    Raises ArchiveUnavailable, or ArchiveElsewhere, when there is none here.
-    """
-    # Only these commands need a database, and its library takes longer to import than most run.
-    from authz.ledger.archive import Archive
-    from authz.ledger.history import History
+    async def work(services: Services) -> T:
+        # Its database's library takes longer to import than most commands to run.
+        from authz.ledger.history import History
 
-    context = services.context
-    archive = Archive(context.client, context.settings)
-    try:
-        await archive.open(create=False)
-        yield History(context.client, context.directory, archive)
-    finally:
-        await archive.close()
-
-
-def _ask(invocation: Invocation, read: Callable[[History], Any]) -> Any:
-    async def work(services: Services) -> Any:
-        async with open_history(services) as history:
-            return await read(history)
+        if not isinstance(services.archive, LazyArchive):
+            raise InvariantError("the session of a command opens its archive when it is asked")
+        archive = await services.archive.opened()
+        context = services.context
+        return await read(History(context.client, context.directory, archive))
 
     return run(invocation, work)
 

@@ -402,7 +402,7 @@ async def test_too_much_to_look_through_is_said(unaudited: Portal) -> None:
     async with served(Services(context, history)) as url:
         async with session.get(f"{url}/v1/accounts/master/usage") as answer:
             document = await answer.json(content_type=None)
-            assert (answer.status, document["reason"]) == (422, "history_too_long")
+            assert (answer.status, document["reason"]) == (400, "history_too_long")
         # The connection is none the worse for it.
         async with session.get(f"{url}/v1/accounts/master/transactions?limit=1") as answer:
             assert answer.status == 200
