@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from authz.admin import calls, events, history, prices
+from authz.admin import calls, events, hangups, history, prices
 from authz.admin.access_handlers import (
     create_token,
     list_changes,
@@ -211,6 +211,7 @@ ROUTES: tuple[Route, ...] = (
           revoke_token, TokenPath, None, {204: None}, Role.ADMIN, Reach.WHOLE),
     Route("GET", "/v1/changes", "List what was changed by whom, the newest first.", list_changes,
           ChangeQuery, None, {200: ChangePage}, Role.ADMIN, Reach.WHOLE),
+    *hangups.ROUTES,
     *history.ROUTES,
     *events.ROUTES,
 )  # fmt: skip

@@ -5,7 +5,9 @@ from __future__ import annotations
 import click
 
 from authz.admin.calls import open_calls
+from authz.admin.hangups import Hangup, Hangups, hang_up, hang_up_tree
 from authz.admin.services import Services
+from authz.cli.changing import run_change
 from authz.cli.main import Invocation
 from authz.cli.output import json_option, print_facts, print_hint, print_json, print_table
 from authz.cli.session import run
@@ -18,13 +20,14 @@ _PAGE = 200
 
 @click.group("call")
 def command() -> None:
-    """Look at calls: who talks, for how long, with what held.
+    """Look at calls, and end them: who talks, for how long, with what held.
 
     \b
     Examples:
       authz call list
       authz call list --account acme
       authz call show acme-sales c1
+      authz call hangup acme-sales c1
     """
 
 
@@ -128,3 +131,44 @@ def show(invocation: Invocation, account_id: str, call_id: str, as_json: bool) -
         [(leg.account, leg.billing, leg.rate, leg.held, leg.used) for leg in state.legs],
         right=right,
     )
+
+
+@command.command("hangup")
+@click.argument("account_id", metavar="ACCOUNT")
+@click.argument("call_id", metavar="[CALL_ID]", required=False)
+@click.option("--all", "every", is_flag=True, help="End all calls of the account and those below.")
+@json_option
+@click.pass_obj
+def hangup(
+    invocation: Invocation, account_id: str, call_id: str | None, every: bool, as_json: bool
+) -> None:
+    """Ask the switch to end a call, or all calls of an account's tree.
+
+    A call that is not settled 10 seconds later becomes an orphan. Switches that ask by HTTP
+    cannot be told: end the call there.
+
+    \b
+    Examples:
+      authz call hangup acme-sales c1
+      authz call hangup acme --all
+    """
+    if (call_id is None) != every:
+        raise click.UsageError("name one call, or give --all")
+
+    async def work(services: Services) -> Hangup | Hangups:
+        if call_id is None:
+            return await hang_up_tree(services.context, account_id)
+        return await hang_up(services.context, account_id, call_id)
+
+    target = account_id if call_id is None else f"{account_id} {call_id}"
+    answer = run_change(invocation, "call hangup", target, work)
+    if as_json:
+        print_json(answer)
+    elif isinstance(answer, Hangups):
+        click.echo(f"asked {answer.calls - answer.not_asked} of {answer.calls} calls to end")
+        if answer.not_asked:
+            print_hint("The rest become orphans in 10 s: no agent serves their switch.")
+    elif answer.asked:
+        click.echo(f"asked {answer.switch} to end the call")
+    else:
+        print_hint(f"No agent serves its switch; it becomes an orphan at {answer.orphan_at}.")

@@ -42,7 +42,7 @@ SUBCOMMANDS: Final[dict[str, Subcommand]] = {
     "debit": Subcommand("authz.cli.debit_command", "Charge an account for what is no call."),
     "deck": Subcommand("authz.cli.deck_command", "Import, export and look into rate tables."),
     "price": Subcommand("authz.cli.price_command", "Say what a call would cost."),
-    "call": Subcommand("authz.cli.call_command", "Look at calls."),
+    "call": Subcommand("authz.cli.call_command", "Look at calls, and end them."),
     "token": Subcommand("authz.cli.token_command", "Say who may use the admin API."),
     "freeswitch": Subcommand(
         "authz.cli.freeswitch_command", "Book what a FreeSWITCH could not deliver."
