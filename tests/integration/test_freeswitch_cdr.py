@@ -205,6 +205,15 @@ async def test_a_charge_can_begin_after_the_answer(door: Door, world: World) -> 
     assert told(await door.report(later))["seconds"] == 0
 
 
+async def test_a_leg_can_go_on_with_the_call_of_another(door: Door, world: World) -> None:
+    await world.granted("gone#2", "3001")
+    marks = {**MARKS, "authz_call": "gone#2", "direction": "outbound"}
+    assert told(await door.report(cdr(**marks)))["result"] == "ignored: not the charged leg"
+    answer = told(await door.report(cdr(authz_leg=CDR_UUID, **marks)))
+    assert (answer["call_id"], answer["seconds"]) == ("gone#2", 6)
+    assert await spent(world) == (6_000, 3_000)
+
+
 async def test_what_was_settled_otherwise_stays(door: Door, world: World) -> None:
     await world.granted(CDR_UUID, "3001")
     await world.settle(CDR_UUID, 5)
