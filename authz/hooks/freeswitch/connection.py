@@ -76,8 +76,7 @@ class _Command:
 class EventSocketConnection(asyncio.Protocol):
     """A connection in either direction; see `connect` for the inbound kind.
 
-    `on_event` is called for every event, in order, and must not block. `lost` is done, with the
-    reason, once the connection is gone. Not safe across threads.
+    `on_event` is called for every event, in order, and must not block. Not safe across threads.
     """
 
     def __init__(
@@ -91,7 +90,7 @@ class EventSocketConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self.on_event = on_event
         self.traffic = traffic or Traffic()
-        self.lost: asyncio.Future[str] = self._loop.create_future()
+        self._lost: asyncio.Future[str] = self._loop.create_future()
         #: When the last byte came, in the loop's time.
         self.heard_at = self._loop.time()
         self._timeout_seconds = command_timeout_seconds
@@ -172,6 +171,11 @@ class EventSocketConnection(asyncio.Protocol):
     def queued(self) -> int:
         """How many commands wait to be sent."""
         return len(self._queued)
+
+    @property
+    def lost(self) -> asyncio.Future[str]:
+        """Done, with the reason, once the connection is gone; each who asks may cancel theirs."""
+        return asyncio.shield(self._lost)
 
     @property
     def is_open(self) -> bool:
@@ -350,8 +354,8 @@ class EventSocketConnection(asyncio.Protocol):
         self._holding = False
         while self._held:
             self._deliver(self._held.popleft())
-        if not self.lost.done():
-            self.lost.set_result(reason)
+        if not self._lost.done():
+            self._lost.set_result(reason)
 
     def pause_writing(self) -> None:
         """Keep commands in the queue, where they can still be withdrawn: called by the loop."""

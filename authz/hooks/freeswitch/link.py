@@ -23,7 +23,7 @@ from authz.hooks.freeswitch.connection import (
     EventSocketConnection,
     Traffic,
 )
-from authz.hooks.freeswitch.errors import SwitchError, SwitchRefused
+from authz.hooks.freeswitch.errors import SwitchError, SwitchRefused, SwitchUnreachable
 from authz.hooks.freeswitch.events import Event
 
 #: Asked for on every link; BACKGROUND_JOB carries the answers of background commands.
@@ -151,7 +151,10 @@ class SwitchLink:
             nudge_seconds=options.nudge_seconds,
         )
         try:
-            self.core_uuid = await connection.api(commands.CORE_UUID)
+            core_uuid = await connection.api(commands.CORE_UUID)
+            if not core_uuid:
+                raise SwitchUnreachable("the switch does not say which one it is")
+            self.core_uuid = core_uuid
             await connection.subscribe(*options.events, *_OWN_EVENTS, subclasses=options.subclasses)
         except BaseException:
             connection.abort("the subscription failed")
