@@ -43,6 +43,10 @@ SUBCOMMANDS: Final[dict[str, Subcommand]] = {
     "deck": Subcommand("authz.cli.deck_command", "Import, export and look into rate tables."),
     "price": Subcommand("authz.cli.price_command", "Say what a call would cost."),
     "call": Subcommand("authz.cli.call_command", "Look at calls, and end them."),
+    "event": Subcommand("authz.cli.event_command", "Look at alerts and recharge requests."),
+    "recharge": Subcommand("authz.cli.recharge_command", "Answer recharges that are asked for."),
+    "webhook": Subcommand("authz.cli.webhook_command", "Keep the programs told of events."),
+    "delivery": Subcommand("authz.cli.delivery_command", "See who was told; tell them again."),
     "token": Subcommand("authz.cli.token_command", "Say who may use the admin API."),
     "freeswitch": Subcommand(
         "authz.cli.freeswitch_command", "Book what a FreeSWITCH could not deliver."
