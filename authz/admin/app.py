@@ -129,9 +129,11 @@ def _handler(services: Services, route: Route) -> _Handle:
         if caller.role < route.role:
             detail = f"this takes the role {route.role.label}, the token has {caller.role.label}"
             raise Problem(problem(403, "role_insufficient", detail))
-        passage.parameters = parameters = parameters_of(request, route.parameters)
         if caller.account is not None:
             passage.tree = await Tree.of(services, caller.account)
+            passage.tree.admit_route(route)
+        passage.parameters = parameters = parameters_of(request, route.parameters)
+        if passage.tree is not None:
             parameters = await passage.tree.admit(route, parameters)
         passage.body = body = await read_body(request, route.body, body_bytes_max)
         if passage.tree is not None:

@@ -73,6 +73,11 @@ class Tree(NamedTuple):
             return Place.OUTSIDE
         return Place.TOP if path[0] == self.top else Place.BELOW
 
+    def admit_route(self, route: Route) -> None:
+        """Raise Problem for an operation that is not about the accounts of one tree."""
+        if route.scope is Reach.WHOLE:
+            raise out_of_scope(f"this concerns more than the accounts of {self.top}")
+
     async def admit(self, route: Route, parameters: Any) -> Any:
         """Return the parameters, the tree filled in where they name no account.
 
@@ -80,8 +85,6 @@ class Tree(NamedTuple):
         """
         scope = route.scope
         if isinstance(scope, Reach):
-            if scope is Reach.WHOLE:
-                raise out_of_scope(f"this concerns more than the accounts of {self.top}")
             return parameters
         if isinstance(scope, Owner):
             owner = await scope.find(self.services, parameters)
