@@ -40,14 +40,19 @@ def parameters_of(request: web.Request, struct: type[T] | None) -> T | None:
         if words:
             raise InvalidInput(next(iter(words)), "unknown query parameter")
         return None
-    known = {field.encode_name for field in msgspec.structs.fields(struct)}
+    known = {field.encode_name: field.name for field in msgspec.structs.fields(struct)}
     for name in words:
         if name not in known:
             raise InvalidInput(name, "unknown query parameter")
     try:
-        return msgspec.convert(words, struct, strict=False)
+        parameters = msgspec.convert(words, struct, strict=False)
     except msgspec.ValidationError as error:
         raise invalid_input(error) from None
+    for name in words:
+        # To msgspec a number may be the word "null"; who means none leaves the parameter out.
+        if getattr(parameters, known[name]) is None:
+            raise InvalidInput(name, "null is no value: leave it out")
+    return parameters
 
 
 async def read_body(

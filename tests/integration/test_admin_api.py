@@ -298,6 +298,7 @@ async def test_a_call_of_a_restarted_switch_becomes_an_orphan(api: Api) -> None:
         ("GET", "/v1/accounts?limit=0", None, 400, "limit"),
         ("GET", "/v1/accounts/acme?id=acme", None, 400, "id"),
         ("GET", "/v1/decks?x=1", None, 400, "x"),
+        ("GET", "/v1/price?to=1&deck=x&seconds=null", None, 400, "seconds"),
         ("GET", "/v1/price?to=1&account=a&deck=b", None, 400, "account"),
         ("GET", "/v1/price?to=1&account=a&amount=1&seconds=1", None, 400, "amount"),
         ("GET", "/v1/price?to=1&deck=a&amount=1.1234567", None, 400, "amount"),
