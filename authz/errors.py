@@ -63,6 +63,10 @@ class CallUnknown(AuthzError):
     """No record of this call of this account exists (any more)."""
 
 
+class CallTooOld(CallUnknown):
+    """The call ended so long ago that only the archive can tell whether it is booked."""
+
+
 class SettledDifferently(AuthzError):
     """The call is already settled, with other seconds. `seconds` is what was booked."""
 

@@ -24,12 +24,21 @@ from authz.engine.context import Context
 from authz.engine.denials import DenialCounter
 from authz.engine.failure import OutagePolicy
 from authz.engine.inspect import call_state
+from authz.engine.late import hand_over
 from authz.engine.orphans import orphan_switch
 from authz.engine.quotes import Decks
 from authz.engine.spool import Spool, SpooledSettle
 from authz.engine.spool_replay import Booking, DeadLetter
 from authz.engine.spool_replay import Outcome as SpoolOutcome
-from authz.errors import CallUnknown, InvalidInput, NotExecuted, SettledDifferently, StoreError
+from authz.errors import (
+    CallTooOld,
+    CallUnknown,
+    InvalidInput,
+    NotExecuted,
+    SettledDifferently,
+    SpoolFull,
+    StoreError,
+)
 from authz.model import (
     SECONDS_MAX,
     AuthorizeRequest,
@@ -125,6 +134,8 @@ class Engine:
             parse_moment(request.ended_at, "ended_at")
         try:
             answer = await settling.settle(self.context, request)
+        except CallTooOld:
+            return await self._leave_to_office(request)
         except StoreError as error:
             return await self._spool(request, error)
         self.outage.store_answered()
@@ -153,6 +164,8 @@ class Engine:
             answer = await settling.settle(self.context, request)
         except SettledDifferently as error:
             return Booking(SpoolOutcome.CONFLICT, f"settled_differently: {error}")
+        except CallTooOld:
+            return await self._leave_spooled_to_office(request)
         except CallUnknown as error:
             return Booking(SpoolOutcome.CONFLICT, f"call_unknown: {error}")
         except InvalidInput as error:
@@ -346,19 +359,40 @@ class Engine:
             degraded=True,
         )
 
+    async def _leave_to_office(self, request: SettleRequest) -> Spooled:
+        """Let the office process look into the archive, which alone knows of such old calls."""
+        try:
+            late = self._self_contained(request)
+            await hand_over(self.context.client, late, self.context.clock.now())
+        except StoreError as error:
+            return await self._spool(request, error)
+        self.outage.ended(request.account, request.call_id)
+        return Spooled(request.call_id)
+
+    async def _leave_spooled_to_office(self, request: SettleRequest) -> Booking:
+        try:
+            await hand_over(self.context.client, request, self.context.clock.now())
+        except (StoreError, SpoolFull):
+            return Booking(SpoolOutcome.RETRY)
+        return Booking(SpoolOutcome.BOOKED)
+
+    def _self_contained(self, request: SettleRequest) -> SettleRequest:
+        """Return the settle with all that this process knows of its call."""
+        plan = self.context.memory.get(request.account, request.call_id)
+        if plan is None or request.to is not None or not plan.dialled:
+            return request
+        return msgspec.structs.replace(
+            request,
+            to=plan.dialled,
+            direction=plan.direction.label,
+            ended_at=request.ended_at or self.context.clock.now(),
+            rate_number=plan.rate_number,
+        )
+
     async def _spool(self, request: SettleRequest, error: StoreError) -> Spooled:
         self.outage.store_failed()
-        plan = self.context.memory.get(request.account, request.call_id)
         now = self.context.clock.now()
-        if plan is not None and request.to is None and plan.dialled:
-            request = msgspec.structs.replace(
-                request,
-                to=plan.dialled,
-                direction=plan.direction.label,
-                ended_at=request.ended_at or now,
-                rate_number=plan.rate_number,
-            )
-        await self.spool.append(SpooledSettle.of(request, now))
+        await self.spool.append(SpooledSettle.of(self._self_contained(request), now))
         self.outage.ended(request.account, request.call_id)
         log.event(
             "settle_spooled",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -16,7 +16,7 @@ from authz.engine.context import ATTEMPTS_MAX, Context
 from authz.engine.plans import Plan, plan_from_record
 from authz.engine.quotes import quote_chain
 from authz.engine.steps import pack_costs
-from authz.errors import CallUnknown, NotExecuted, SettledDifferently
+from authz.errors import CallTooOld, CallUnknown, NotExecuted, SettledDifferently
 from authz.model import AuthorizeRequest, Settlement, SettleRequest
 from authz.money import BOUND_MICROS
 from authz.reasons import Billing, CallClass, Direction, Outcome
@@ -28,10 +28,26 @@ from authz.store.records import ledger_strings, unpack_call
 _NO_ATTEMPT = -1
 
 
+class Past(NamedTuple):
+    """What the archive says of a call that the store does not know any more.
+
+    `charged` is what an orphan's settlement has charged each leg, None if none was ever booked.
+    """
+
+    charged: tuple[int, ...] | None
+
+
 async def settle(
-    context: Context, request: SettleRequest, *, is_repeat: bool = False
+    context: Context,
+    request: SettleRequest,
+    *,
+    is_repeat: bool = False,
+    past: Past | None = None,
 ) -> Settlement:
     """Book one call; raises StoreError, CallUnknown or SettledDifferently.
+
+    One that ended longer ago than the store remembers is CallTooOld, unless its `past` was looked
+    up.
 
     A call that this process does not remember is settled by its record, which the script
     answers; one that the store does not know either, by the numbers that the request carries.
@@ -46,12 +62,12 @@ async def settle(
             raise CallUnknown(f"account {request.account} is unknown")
         plan = context.memory.get(request.account, request.call_id)
         if plan is not None and not plan.in_store:
-            reply = await _book(context, chain, request, plan)
+            reply = await _book(context, chain, request, plan, past)
         else:
             reply = await _settle(context, chain, request, plan)
             if reply[0] == Outcome.UNKNOWN_CALL:
                 context.memory.forget(request.account, request.call_id)
-                reply = await _book(context, chain, request, plan)
+                reply = await _book(context, chain, request, plan, past)
         if reply[0] == Outcome.STALE_CALL:
             record = unpack_call(reply[1])
             context.memory.put(plan_from_record(request.account, request.call_id, record))
@@ -60,7 +76,8 @@ async def settle(
             if not answer.duplicate:
                 context.resend.observe(chain.tag, reply[3])
             # A duplicate too: whoever booked it may have died, or never got the answer.
-            if not is_repeat:
+            # Of a late one the store also keeps that it is late: both are lost, or neither.
+            if not is_repeat and past is None:
                 _keep(context, request, plan)
             return answer
     raise NotExecuted("the call kept changing while it was settled")
@@ -100,6 +117,7 @@ def _numbers(
     plan: Plan | None,
     started_at: int,
     hour: int = 0,
+    force: bool = False,
 ) -> bytes:
     valid_from, valid_until = chain.validity(context.clock.now())
     calls = context.settings.calls
@@ -115,6 +133,7 @@ def _numbers(
         ring_seconds=calls.ring_seconds + calls.chunk_seconds + calls.grace_seconds,
         call_class=0 if plan is None else plan.call_class,
         direction=0 if plan is None else plan.direction,
+        force=force,
     )
 
 
@@ -160,18 +179,22 @@ def _has_trunks_for(account: Account, direction: Direction) -> bool:
 
 
 def _plan_of_unknown(
-    context: Context, chain: Chain, request: SettleRequest, plan: Plan | None
+    context: Context,
+    chain: Chain,
+    request: SettleRequest,
+    plan: Plan | None,
+    past: Past | None,
 ) -> Plan:
     """Return how a call that the store does not know is billed.
 
     As it was authorized, if this process remembers that; else as its numbers say. Raises
-    CallUnknown without numbers.
+    CallUnknown without numbers, CallTooOld if its past must be looked up.
     """
     keep_seconds = context.settings.store.closed_keep_seconds
     if plan is not None and plan.billings:
         # An orphan this old is gone with what it was charged: booking it could charge twice.
-        if context.clock.now() - plan.authorized_at > keep_seconds:
-            raise CallUnknown("the call began too long ago to be booked without its record")
+        if past is None and context.clock.now() - plan.authorized_at > keep_seconds:
+            raise CallTooOld("the call began too long ago to be booked without its record")
         return plan
     if plan is not None:
         to, direction = plan.dialled, plan.direction.label
@@ -183,10 +206,10 @@ def _plan_of_unknown(
             f"no call {request.call_id} of account {request.account}; send `to`, `direction` "
             "and `ended_at` to have it booked from its settle"
         )
-    if request.ended_at is not None:
+    if past is None and request.ended_at is not None:
         age = context.clock.now() - parse_moment(request.ended_at, "ended_at")
         if age > keep_seconds:
-            raise CallUnknown("the call ended too long ago to be booked without its record")
+            raise CallTooOld("the call ended too long ago to be booked without its record")
     call = make_call(
         context,
         AuthorizeRequest(
@@ -212,19 +235,27 @@ def _plan_of_unknown(
 
 
 async def _book(
-    context: Context, chain: Chain, request: SettleRequest, plan: Plan | None
+    context: Context,
+    chain: Chain,
+    request: SettleRequest,
+    plan: Plan | None,
+    past: Past | None,
 ) -> list[Any]:
-    known = _plan_of_unknown(context, chain, request, plan)
+    known = _plan_of_unknown(context, chain, request, plan, past)
     answered_at = _times(context, request, known.authorized_at)
+    costs = pack_costs(known.costs(request.seconds, answered_at))
+    is_correction = past is not None and past.charged is not None
+    if past is not None and past.charged is not None:
+        costs += pack_costs(past.charged)
     return await context.run(
         "book",
         chain,
         request.call_id,
         [
-            _numbers(context, chain, request, known, answered_at),
+            _numbers(context, chain, request, known, answered_at, force=is_correction),
             keys.call_digest(request.account, request.call_id),
             bytes(known.billings),
-            pack_costs(known.costs(request.seconds, answered_at)),
+            costs,
             _strings(chain, request, known.number),
             *_limits(context, chain, known),
         ],

@@ -13,6 +13,7 @@ from typing import Final
 
 from aiohttp import web
 
+from authz.engine.late import LateBooker
 from authz.engine.orphans import Sweeper
 from authz.engine.spool_replay import replay_orphans
 from authz.events.desk import EventDesk
@@ -21,6 +22,7 @@ from authz.server import child
 from authz.server.engine_host import SPOOL_DIRECTORY, EngineHost
 
 _ADOPT_SECONDS: Final = 5
+_LATE_SECONDS: Final = 5
 
 
 class OfficeService:
@@ -33,6 +35,12 @@ class OfficeService:
         self._host = host
         self._desk = desk
         self._archive = archive
+        self._late = LateBooker(
+            host.engine.context,
+            archive,
+            host.settings.state_dir / SPOOL_DIRECTORY,
+            host.engine.bury_spooled,
+        )
         self._runner = web.AppRunner(
             application,
             # Standard error is for events; the application audits what changes something.
@@ -49,6 +57,7 @@ class OfficeService:
         self._host.repeat(_ADOPT_SECONDS, self._replay_orphaned_spools)
         for work in self._desk.work():
             self._host.run(work)
+        self._host.repeat(_LATE_SECONDS, self._late.book_all)
         self._archive.start()
 
     def adopt(self, connection: socket.socket) -> None:

@@ -180,6 +180,11 @@ def token_uses() -> bytes:
     return b"authz:token_uses"
 
 
+def late() -> bytes:
+    """Stream of settles that only the office can book, after a look into the archive."""
+    return b"authz:late"
+
+
 def archive() -> bytes:
     """The id of the archive that alone may take entries out of the streams; written once."""
     return b"authz:archive"
