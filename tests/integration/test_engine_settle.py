@@ -12,7 +12,7 @@ from world import TOLLFREE, UK, US, PriceList, World, make_row, per_minute
 
 from authz.config.sections import StoreSettings
 from authz.errors import CallUnknown, InvalidInput, SettledDifferently
-from authz.model import AutoRecharge, Grant, LowBalance, Trunks
+from authz.model import AutoRecharge, Grant, LowBalance, Spooled, Trunks
 from authz.money import parse_amount
 from authz.reasons import CallClass
 from authz.store import keys
