@@ -12,20 +12,19 @@ from audit_helper import assert_clean_audit
 from world import World
 
 from authz.config.freeswitch import FreeswitchSettings, SwitchSettings
-from authz.config.sections import StoreSettings
 from authz.hooks.freeswitch.serving import SwitchServer
 from authz.hooks.freeswitch.settling import Settler
 from authz.store.constants import Kind
 from authz.store.records import unpack_ledger_entry
+from freeswitch.fast_loop import FastLoop
 from freeswitch.legs import Leg
 from freeswitch.switch_simulator import Callee, Door, SwitchSimulator
 
 SWITCH = "fs-sim"
 #: National by its class, and what the simulator's callees are known by.
 NUMBER = "14155550100"
-_WAIT_SECONDS = 60
-#: On a fast loop a deadline of the store is short in the world's time.
-_PATIENT = StoreSettings(decision_deadline_ms=10_000, settle_deadline_ms=20_000)
+#: Seconds of the loop, which may be short ones.
+_WAIT_SECONDS = 600
 
 
 class AgentStage:
@@ -65,8 +64,10 @@ class AgentStage:
     async def until(self, condition: Callable[[], bool]) -> None:
         """Return when the condition holds; raise TimeoutError if it does not."""
         async with asyncio.timeout(_WAIT_SECONDS):
-            while not condition():
-                await asyncio.sleep(0.05)
+            while True:
+                if condition():
+                    return
+                await asyncio.sleep(0.1)
 
     def call(self, to: str = NUMBER, account: str = "sub", **more: Any) -> Leg:
         """Let somebody call a number, on the account of a channel variable."""
@@ -79,10 +80,19 @@ class AgentStage:
 
     async def ended(self, leg: Leg) -> Leg:
         """Wait until a leg has ended and nothing of it is left to do."""
-        async with asyncio.timeout(20 * _WAIT_SECONDS):
+        async with asyncio.timeout(_WAIT_SECONDS):
             await self.switch.until_ended(leg)
         await self.settled()
         return leg
+
+    async def talked(self, leg: Leg, seconds: int) -> None:
+        """Wait until a leg has talked for so long."""
+        async with asyncio.timeout(_WAIT_SECONDS):
+            while True:
+                now_us = self.switch.clock.now_us()
+                if leg.is_answered and now_us - leg.answered_us >= seconds * 1_000_000:
+                    return
+                await asyncio.sleep(0.1)
 
     async def settled(self) -> None:
         """Wait until the agent knows no leg and no settle waits."""
@@ -114,10 +124,14 @@ async def agent_stage(
     **settings: Any,
 ) -> AsyncIterator[AgentStage]:  # fmt: skip
     """Yield a stage with `sub` under `master`; the audit is its end."""
-    business = await World.start(url, directory, store=_PATIENT, **(world or {}))
+    business = await World.start(url, directory, **(world or {}))
     switch = await SwitchSimulator.start()
     await business.pair(sub=credit, master="100")
     stage = AgentStage(business, switch, FreeswitchSettings(**settings))
+    loop = asyncio.get_running_loop()
+    if isinstance(loop, FastLoop):
+        client = business.client
+        loop.skip_time(unless=lambda: bool(client.in_flight or client.queued))
     try:
         await stage.start()
         yield stage

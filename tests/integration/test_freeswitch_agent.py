@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from freeswitch.agent_stage import NUMBER, AgentStage, agent_stage
-from freeswitch.fast_loop import run_fast
+from freeswitch.agent_stage import NUMBER, AgentStage
+from freeswitch.playing import Play, commands, player
 
 from authz.config.freeswitch import Announcement, LookupRule
 from authz.model import AccountConfig
@@ -17,26 +16,11 @@ OTHER = "14155550199"
 #: One minute costs 0.01 at retail.
 ONE_MINUTE = "0.01"
 
-Play = Callable[..., None]
-
 
 @pytest.fixture
 def play(store_url: str, tmp_path: Path) -> Play:
-    """Return what plays a scenario on a stage of its own."""
-
-    def run(scenario: Callable[[AgentStage], Awaitable[None]], **how: Any) -> None:
-        async def main() -> None:
-            async with agent_stage(store_url, tmp_path, **how) as stage:
-                await scenario(stage)
-
-        run_fast(main())
-
-    return run
-
-
-def commands(stage: AgentStage, name: str) -> list[str]:
-    """Return the api commands of that name that the agent has sent."""
-    return [line for line in stage.switch.api.log if line.partition(" ")[0] == name]
+    """What plays a scenario on a stage of its own."""
+    return player(store_url, tmp_path)
 
 
 def test_a_call_is_released_supervised_and_settled(play: Play) -> None:
@@ -129,8 +113,8 @@ def test_a_rule_names_the_account(play: Play) -> None:
         leg = await stage.ended(stage.call(account=""))
         assert await stage.bookings() == [(leg.uuid, 5)]
 
-    play(scenario, rules=(LookupRule(account="s{from_user}", address="127.0.0.1",
-                                     from_user="ub"), LookupRule(account="sub", context="authz")))  # fmt: skip
+    others = LookupRule(account="s{from_user}", address="127.0.0.1", from_user="ub")
+    play(scenario, rules=(others, LookupRule(account="sub", context="authz")))
 
 
 def test_a_parked_leg_of_another_business_is_left_alone(play: Play) -> None:
@@ -139,7 +123,8 @@ def test_a_parked_leg_of_another_business_is_left_alone(play: Play) -> None:
         stage.callee(NUMBER, hangup_seconds=4.5)
         await stage.switch.until_ended(stage.call())
         assert leg.is_parked
-        assert stage.switch.api.log and not any(leg.uuid in line for line in stage.switch.api.log)
+        assert stage.switch.api.log
+        assert not any(leg.uuid in line for line in stage.switch.api.log)
         stage.switch.caller_hangs_up(leg)
 
     play(scenario)
@@ -226,7 +211,8 @@ def test_another_destination_is_another_call(play: Play) -> None:
         stage.switch.route(leg, OTHER, "authorized")
         await stage.ended(leg)
         (first, first_seconds), second = await stage.bookings()
-        assert first == leg.uuid and 30 <= first_seconds <= 33
+        assert first == leg.uuid
+        assert 30 <= first_seconds <= 33
         assert second == (f"{leg.uuid}#2", 40)
 
     play(scenario)
@@ -257,6 +243,7 @@ def test_a_leg_that_waits_again_is_hung_up(play: Play) -> None:
         await stage.ended(leg)
         assert leg.cause == "NORMAL_CLEARING"
         [(call_id, seconds)] = await stage.bookings()
-        assert call_id == leg.uuid and 1 <= seconds <= 5
+        assert call_id == leg.uuid
+        assert 1 <= seconds <= 5
 
     play(scenario)

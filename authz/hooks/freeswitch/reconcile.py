@@ -31,7 +31,7 @@ _CALL_ID: Final = re.compile(
     r"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})(?:#[0-9]+)?"
 )
 #: A younger call may not have its channel yet where the switch looks for it.
-_YOUNG_US: Final = 5_000_000
+YOUNG_SECONDS: Final = 5
 _DUMPS_AT_A_TIME: Final = 32
 #: The answer may be megabytes long.
 _LIST_TIMEOUT_SECONDS: Final = 30.0
@@ -88,7 +88,7 @@ async def end_missing(agent: SwitchAgent, connection: EventSocketConnection) -> 
     """
     context = agent.desk.engine.context
     seconds, micros = await context.client.execute("TIME")
-    before_us = int(seconds) * 1_000_000 + int(micros) - _YOUNG_US
+    before_us = int(seconds) * 1_000_000 + int(micros) - YOUNG_SECONDS * 1_000_000
     shown = {one.uuid for one in await show_channels(connection, _LIST_TIMEOUT_SECONDS)}
     ended = 0
     async for call in open_calls_of(context, agent.desk.name):

@@ -18,7 +18,7 @@ from authz.hooks.freeswitch.connection import EventSocketConnection
 from authz.hooks.freeswitch.desk import Desk
 from authz.hooks.freeswitch.events import Event
 from authz.hooks.freeswitch.link import LinkOptions, LinkState, SwitchLink
-from authz.hooks.freeswitch.reconcile import end_missing, take_up_channels
+from authz.hooks.freeswitch.reconcile import YOUNG_SECONDS, end_missing, take_up_channels
 from authz.hooks.freeswitch.settling import Settler
 from authz.store.switches import SwitchBoard
 
@@ -27,6 +27,8 @@ _RENEWALS: Final = 4
 _STANDBY_SECONDS: Final = 1.0
 #: How often requests of operators are looked for.
 _REQUESTS_SECONDS: Final = 0.25
+#: How often the store's calls are compared: the youngest are only judged the second time.
+_PASSES: Final = 2
 #: How often the store is tried again after a connection.
 _STORE_SECONDS: Final = 2.0
 
@@ -144,10 +146,12 @@ class SwitchServer:
             self.agent.legs.forget_all()
         await take_up_channels(self.agent, connection)
         # A store that is away must not keep the switch's calls waiting; its part can.
-        while True:
-            if await self._tell_store(connection, core_uuid):
-                return
-            await asyncio.sleep(_STORE_SECONDS)
+        for _ in range(_PASSES):
+            while True:
+                if await self._tell_store(connection, core_uuid):
+                    break
+                await asyncio.sleep(_STORE_SECONDS)
+            await asyncio.sleep(YOUNG_SECONDS)
 
     def _has_restarted(self, core_uuid: str) -> bool:
         before, self._core_uuid = self._core_uuid, core_uuid
