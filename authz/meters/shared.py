@@ -42,7 +42,10 @@ _LAYOUT: Final = hashlib.blake2b(repr(COUNTED).encode(), digest_size=16).digest(
 
 
 class Row(NamedTuple):
-    """What one process has counted. `is_alive`: its gauges are of now."""
+    """What one process has counted. `is_alive`: its gauges are of now.
+
+    `pid` is 0 if there is to be none of that name at present.
+    """
 
     name: str
     pid: int
@@ -111,6 +114,14 @@ class SharedMeters:
                 return True
         return False
 
+    def retire(self, name: str) -> None:
+        """Tell no more of a process of that name, for there is to be none; its counts stay."""
+        for offset in self._offsets():
+            if self._view[offset : offset + _NAME_BYTES].tobytes() == _pack_name(name):
+                self._view[offset : offset + _ROW_HEAD.size] = _ROW_HEAD.pack(
+                    _pack_name(name), 0, 0, 0
+                )
+
     def count_here(self, name: str) -> None:
         """Let this process count in the row of that name from now on.
 
@@ -140,14 +151,17 @@ class SharedMeters:
 
     def rows(self) -> list[Row]:
         """Return what every process has counted so far."""
-        return [self._read(offset) for offset in self._offsets() if self._pid_at(offset)]
+        return [self._read(offset) for offset in self._offsets() if self._is_taken(offset)]
 
     def _read(self, offset: int) -> Row:
         packed, pid, started_ms, beat_ms = _ROW_HEAD.unpack_from(self._view, offset)
         start = offset + _ROW_HEAD_BYTES
         values = self._view[start : start + 8 * meters.SLOTS].cast("q").tolist()
-        is_alive = _now_ms() - beat_ms <= SILENT_MS_MAX
+        is_alive = pid != 0 and _now_ms() - beat_ms <= SILENT_MS_MAX
         return Row(packed.rstrip(b"\0").decode(), pid, started_ms, is_alive, values)
+
+    def _is_taken(self, offset: int) -> bool:
+        return self._view[offset] != 0
 
     def _pid_at(self, offset: int) -> int:
         return int(_ROW_HEAD.unpack_from(self._view, offset)[1])

@@ -37,6 +37,8 @@ class HostPart:
         readings = Readings()
         readings.add("authz_build_info", 1, __version__, platform.python_version())
         for row in self._rows():
+            if not row.pid:
+                continue
             readings.add("authz_process_up", row.is_alive, row.name)
             if row.is_alive:
                 _add_process(readings, row)

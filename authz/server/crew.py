@@ -182,6 +182,8 @@ class Crew:
                 if post.keeper is not None:
                     post.keeper.cancel()
                 await self._retire(post.process)
+            if self._meters is not None:
+                self._meters.retire(name)
 
     def _spread(self) -> None:
         """Let the balancer accept for several workers; a single one accepts itself."""

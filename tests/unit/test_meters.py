@@ -276,8 +276,23 @@ def test_a_row_belongs_to_a_name_and_there_is_an_end_of_them(private_board: Boar
     assert not rows.reserve("office")
     rows.count_here("office")
     meters.Counter(private_board, 0).add()
-    assert rows.rows() == []
+    assert not any(row.pid or any(row.values) for row in rows.rows())
     assert not rows.beat()
+
+
+def test_of_a_process_that_is_done_away_with_only_the_counts_are_told() -> None:
+    rows = SharedMeters.create()
+    assert rows.reserve("worker-1")
+    count_in_a_child(rows, 3).communicate()
+    rows.retire("worker-1")
+    (row,) = rows.rows()
+    assert (row.pid, row.is_alive) == (0, False)
+    assert row.values[slot_of("authz_calls_orphaned_total")] == 3
+    assert rows.reserve("worker-1")
+    count_in_a_child(rows, 1).communicate()
+    (row,) = rows.rows()
+    assert row.pid
+    assert row.values[slot_of("authz_calls_orphaned_total")] == 4
 
 
 @pytest.mark.parametrize("name", ["", "x" * 33])
