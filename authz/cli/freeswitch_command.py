@@ -13,10 +13,12 @@ from authz.cli.main import EXIT_FAILURE, Invocation
 from authz.cli.output import json_option, print_error, print_facts, print_json, print_table
 from authz.cli.progress import progress_bar
 from authz.cli.session import load_decks
+from authz.engine.late import hand_over
 from authz.engine.settle import settle
+from authz.errors import CallTooOld
 from authz.hooks.freeswitch.cdr_files import ImportReport, Settle, import_records
 from authz.hooks.freeswitch.web import rules_of
-from authz.model import Settlement, SettleRequest
+from authz.model import Settlement, SettleRequest, Spooled
 
 
 @click.group("freeswitch")
@@ -40,8 +42,9 @@ def import_cdrs(invocation: Invocation, directory: Path, delete: bool, as_json: 
     """Book the CDRs that mod_json_cdr left in DIR, its err-log-dir.
 
     Files of booked calls move to DIR/imported. A call that is booked already is left as it is, so
-    the command may be repeated at any time. What cannot be booked is listed and stays; the exit
-    status is 1 then.
+    the command may be repeated at any time. One that ended longer ago than the store remembers is
+    left to the daemon, which looks into the archive first. What cannot be booked is listed and
+    stays; the exit status is 1 then.
 
     \b
     Examples:
@@ -71,12 +74,17 @@ def _booking(services: Services) -> Settle:
     """Return a settle that has the decks of a call's accounts, by which it may have to be rated."""
     prepared: set[str] = set()
 
-    async def book(request: SettleRequest) -> Settlement:
+    async def book(request: SettleRequest) -> Settlement | Spooled:
         if request.account not in prepared:
             chain = await current_chain(services.context, request.account)
             await load_decks(services, *filter(None, chain.deck_ids))
             prepared.add(request.account)
-        return await settle(services.context, request, is_repeat=True)
+        try:
+            return await settle(services.context, request, is_repeat=True)
+        except CallTooOld:
+            # The office process looks into the archive whether it is booked, and books it.
+            await hand_over(services.context.client, request, services.context.clock.now())
+            return Spooled(request.call_id)
 
     return book
 

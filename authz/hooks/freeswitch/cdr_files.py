@@ -14,17 +14,24 @@ from typing import Final, NamedTuple
 
 from msgspec import Struct
 
-from authz.errors import CallUnknown, InvalidInput, NotFound, SettledDifferently, StoreError
+from authz.errors import (
+    CallUnknown,
+    InvalidInput,
+    NotFound,
+    SettledDifferently,
+    SpoolFull,
+    StoreError,
+)
 from authz.hooks.freeswitch.cdr import read_cdr
 from authz.hooks.freeswitch.cdr_settle import CdrRules, Ignored, settle_of
-from authz.model import Settlement, SettleRequest
+from authz.model import Settlement, SettleRequest, Spooled
 
 SUFFIX: Final = ".cdr.json"
 #: Where files go whose call is booked, below the directory they were in.
 DONE_DIRECTORY: Final = "imported"
 _FILE_BYTES_MAX: Final = 16_777_216
 
-Settle = Callable[[SettleRequest], Awaitable[Settlement]]
+Settle = Callable[[SettleRequest], Awaitable[Settlement | Spooled]]
 #: Called with how many files are done, and of how many.
 Progress = Callable[[int, int], None]
 
@@ -35,6 +42,7 @@ class Fate(enum.Enum):
     BOOKED = "booked"
     DUPLICATE = "booked before"
     DIFFERENT = "booked before with other seconds"
+    LATE = "left to the archive"
     IGNORED = "not charged"
     DEAD = "cannot be booked"
 
@@ -85,7 +93,7 @@ async def import_records(
         progress(place, len(paths))
         try:
             report = await _import_file(path, rules, settle)
-        except StoreError as error:
+        except (StoreError, SpoolFull) as error:
             return ImportReport(counts, remarkable, len(paths) - place, str(error))
         counts[report.fate.value] += 1
         if report.fate in (Fate.DEAD, Fate.DIFFERENT):
@@ -114,6 +122,8 @@ async def _book(request: SettleRequest, settle: Settle) -> _Booked:
         return _Booked(Fate.DIFFERENT, str(error))
     except (CallUnknown, InvalidInput, NotFound) as error:
         return _Booked(Fate.DEAD, str(error))
+    if isinstance(settlement, Spooled):
+        return _Booked(Fate.LATE)
     return _Booked(Fate.DUPLICATE if settlement.duplicate else Fate.BOOKED)
 
 
