@@ -23,6 +23,7 @@ from freeswitch.socket_session import Command, CommandReader
 from freeswitch.transcripts import Transcript
 
 _LENGTH = b"Content-Length: "
+_SAME_HEADERS = ("call-command", "execute-app-name")
 _ANSWER_TYPES = (b"command/reply", b"api/response")
 
 
@@ -46,8 +47,8 @@ def freely(
 ) -> Script:
     """Hold the client only to recorded commands that begin with one of `gates`.
 
-    `api uuid_transfer` for one. A command fits its gate when it begins with the same of them and
-    concerns the same uuid.
+    `api uuid_transfer` for one. A command fits its gate when it begins with the same of them,
+    concerns the same uuid, and runs the same application.
     """
 
     def gate_of(command: Command) -> str:
@@ -56,7 +57,11 @@ def freely(
     def is_alike(recorded: Command, said: Command) -> bool:
         gate = gate_of(recorded)
         uuids = [word for word in recorded.line.split() if _looks_like_uuid(word)]
-        return said.line.startswith(gate) and all(uuid in said.line for uuid in uuids)
+        return (
+            said.line.startswith(gate)
+            and all(uuid in said.line for uuid in uuids)
+            and all(said.headers.get(name) == recorded.headers.get(name) for name in _SAME_HEADERS)
+        )
 
     return Script(is_alike, lambda recorded: not gate_of(recorded), answer or usual_answer)
 
@@ -147,6 +152,8 @@ class Replay(asyncio.Protocol):
         self.failures: list[str] = []
         self.extra: list[Command] = []
         self.matched: list[Command] = []
+        #: What the switch said so far.
+        self.told: list[Say] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin: called by the event loop."""
@@ -196,6 +203,7 @@ class Replay(asyncio.Protocol):
     def _say(self, step: Say) -> None:
         if step.is_answer and step.number in self._left_out:
             return
+        self.told.append(step)
         self._write(step.data)
         if step.is_answer:
             self._owed -= 1

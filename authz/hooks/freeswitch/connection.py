@@ -226,8 +226,10 @@ class EventSocketConnection(asyncio.Protocol):
         Raises CommandFailed where that begins with -ERR or -USAGE. The switch runs nothing else
         of this connection meanwhile: what may take long goes by `background_api`.
         """
-        answer = (await self.request(commands.api(line), timeout_seconds)).text
-        return _checked(line, answer.removesuffix("\n"))
+        frame = await self.request(commands.api(line), timeout_seconds)
+        # An outbound socket without full control knows no api, and says so as to any command.
+        is_answer = frame.content_type == frames.API_RESPONSE
+        return _checked(line, frame.text.removesuffix("\n") if is_answer else frame.reply_text)
 
     async def background_api(self, line: str, timeout_seconds: float | None = None) -> str:
         """Run an api command in a thread of the switch, and return its answer as `api` does.
