@@ -8,6 +8,7 @@ nothing is decided about its legs: they go on, limited by the switch's own timer
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -54,9 +55,13 @@ class InboundDoor:
         """Run an api command."""
         return await self._connection.api(line)
 
-    async def execute(self, application: str, argument: str) -> None:
-        """Run a dialplan application on the leg."""
-        await self._connection.execute(application, argument, uuid=self._uuid)
+    async def run(self, applications: Sequence[tuple[str, str]]) -> None:
+        """Run dialplan applications on the leg."""
+        if len(applications) == 1:
+            [(application, argument)] = applications
+            await self._connection.execute(application, argument, uuid=self._uuid)
+        else:
+            await self.api(commands.uuid_transfer_inline(self._uuid, applications))
 
 
 class SwitchAgent:

@@ -6,6 +6,7 @@ timer first, the release only once the switch has taken them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -36,8 +37,8 @@ class Door(Protocol):
     async def api(self, line: str) -> str:
         """Run an api command; raises SwitchError."""
 
-    async def execute(self, application: str, argument: str) -> None:
-        """Run a dialplan application on the leg; raises SwitchError."""
+    async def run(self, applications: Sequence[tuple[str, str]]) -> None:
+        """Run dialplan applications on the leg, one after the other; raises SwitchError."""
 
 
 class Decider:
@@ -187,13 +188,12 @@ class Decider:
             await door.api(commands.uuid_setvar(call.uuid, variables.REASON, refusal.reason))
             if answered_us(channel) is not None or self._desk.settings.refuse_by == "hangup":
                 await door.api(commands.uuid_kill(call.uuid, refusal.hangup_cause))
-            elif announcement is not None:
-                limit_seconds += _ANNOUNCEMENT_SECONDS
-                way = [("pre_answer", ""), ("playback", announcement)]
-                way.append(("respond", refusal.status_line))
-                await door.api(commands.uuid_transfer_inline(call.uuid, way))
             else:
-                await door.execute("respond", refusal.status_line)
+                way = [("respond", refusal.status_line)]
+                if announcement is not None:
+                    limit_seconds += _ANNOUNCEMENT_SECONDS
+                    way = [("pre_answer", ""), ("playback", announcement), *way]
+                await door.run(way)
         except CommandFailed as error:
             if not error.is_gone:
                 log.event("refusal_failed", level="error", call_id=call.call_id, error=error)

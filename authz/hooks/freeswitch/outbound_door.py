@@ -24,9 +24,10 @@ class _OwnDoor:
         """Run an api command."""
         return await self._call.connection.api(line)
 
-    async def execute(self, application: str, argument: str) -> None:
-        """Run a dialplan application on the leg."""
-        await self._call.execute(application, argument)
+    async def run(self, applications: Sequence[tuple[str, str]]) -> None:
+        """Run dialplan applications on the leg; on a synchronous socket each to its end."""
+        for application, argument in applications:
+            await self._call.execute(application, argument)
 
 
 class OutboundDoor:
