@@ -22,6 +22,8 @@ from authz.store.client import StoreClient
 #: Longest detail, in bytes of JSON; of a longer one only the length is kept.
 DETAIL_BYTES_MAX: Final = 4_096
 _TEXT_LENGTH_MAX: Final = 256
+#: No request of ours is nested deeper; a stranger's patch may be.
+_DEPTH_MAX: Final = 8
 _SECRET_NAME: Final = re.compile(r"secret|token|password|authorization|credential", re.IGNORECASE)
 _HIDDEN: Final = "***"
 
@@ -68,15 +70,17 @@ def detail_text(detail: Mapping[str, Any]) -> str:
     return data.decode()
 
 
-def _without_secrets(value: Any, name: str = "") -> Any:
-    if _SECRET_NAME.search(name) and value is not None:
+def _without_secrets(value: Any, name: str = "", depth: int = 0) -> Any:
+    if (_SECRET_NAME.search(name) and value is not None) or depth > _DEPTH_MAX:
         return _HIDDEN
     if isinstance(value, msgspec.Struct):
-        return _without_secrets(_sent(value))
+        value = _sent(value)
     if isinstance(value, Mapping):
-        return {str(key): _without_secrets(inner, str(key)) for key, inner in value.items()}
+        return {
+            str(key): _without_secrets(inner, str(key), depth + 1) for key, inner in value.items()
+        }
     if isinstance(value, list | tuple):
-        return [_without_secrets(inner) for inner in value]
+        return [_without_secrets(inner, depth=depth + 1) for inner in value]
     if isinstance(value, str):
         return log.mask_url(value)[:_TEXT_LENGTH_MAX]
     return value
@@ -87,6 +91,9 @@ def _sent(struct: msgspec.Struct) -> dict[str, Any]:
     sent = {}
     for field in msgspec.structs.fields(struct):
         value = getattr(struct, field.name)
-        if field.required or value != field.default:
+        default = field.default
+        if field.default_factory is not msgspec.NODEFAULT:
+            default = field.default_factory()
+        if field.required or value != default:
             sent[field.encode_name] = value
     return sent

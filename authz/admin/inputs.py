@@ -104,6 +104,8 @@ def _decode(data: bytes, kind: Any) -> Any:
         raise invalid_input(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Problem(problem(400, "malformed_json", f"the body is not JSON: {error}")) from None
+    except RecursionError:
+        raise Problem(problem(400, "malformed_json", "the body is nested too deeply")) from None
     return value
 
 

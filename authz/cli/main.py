@@ -48,6 +48,7 @@ SUBCOMMANDS: Final[dict[str, Subcommand]] = {
     "webhook": Subcommand("authz.cli.webhook_command", "Keep the programs told of events."),
     "delivery": Subcommand("authz.cli.delivery_command", "See who was told; tell them again."),
     "token": Subcommand("authz.cli.token_command", "Say who may use the admin API."),
+    "changes": Subcommand("authz.cli.changes_command", "List what was changed by whom."),
     "freeswitch": Subcommand(
         "authz.cli.freeswitch_command", "Book what a FreeSWITCH could not deliver."
     ),

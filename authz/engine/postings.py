@@ -40,7 +40,7 @@ _ATTEMPTS_MAX: Final = 100
 
 _RECHARGE_NUMBER = re.compile(r"[1-9][0-9]{0,14}\Z")
 
-Reference = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[!-~]+$")]
+Reference = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[!-~]+$(?!\n)")]
 Description = Annotated[str, Meta(max_length=160)]
 Quantity = Annotated[int, Meta(ge=0, le=1_000_000_000_000)]
 Unit = Annotated[str, Meta(min_length=1, max_length=32)]

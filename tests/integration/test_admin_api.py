@@ -163,6 +163,9 @@ async def test_accounts_are_listed_page_by_page(api: Api) -> None:
 
 async def test_credits_and_debits_are_booked_once(api: Api) -> None:
     await api.pair()
+    body = {"amount": "1", "kind": "payment", "reference": "second\n"}
+    answer = await api.problem("POST", "/v1/accounts/acme/credits", body)
+    assert answer == (400, "invalid_input", "reference")
     body = {"amount": "2.5", "kind": "sms", "reference": "sms-1", "quantity": 5, "unit": "sms"}
     document = await api.ok("POST", "/v1/accounts/acme-sales/debits", body)
     assert [leg["balance"] for leg in document["legs"]] == ["2.5", "7.5"]
@@ -336,6 +339,9 @@ async def test_bodies_are_taken_as_what_they_are(api: Api) -> None:
     ):
         answer = await api.problem(*put, data=text, headers=json_type)
         assert answer[:2] == (400, reason)
+    deep = '{"metadata":' + '{"a":' * 50_000 + "1" + "}" * 50_000 + "}"
+    answer = await api.problem("PATCH", "/v1/accounts/acme", data=deep, headers=json_type)
+    assert answer[:2] == (400, "malformed_json")
     large = await api.problem(*put, data=io.BytesIO(b" " * 1_048_577), headers=json_type)
     assert large[:2] == (413, "body_too_large")
     form = aiohttp.FormData({"file": "x"}, quote_fields=True)
