@@ -17,6 +17,7 @@ from authz.errors import InvalidInput
 from authz.ledger.messages import SortName
 from authz.ledger.schema import movements
 from authz.ledger.selections import Selection
+from authz.ledger.windows import Window
 
 _FORMAT: Final = 1
 _PACKED = struct.Struct(">BBqqq8s")
@@ -44,6 +45,19 @@ def after(sort: SortName, position: Position) -> ColumnElement[bool]:
     columns = tuple_(*_columns(sort))
     values = position if _by_amount(sort) else position[1:]
     return columns < values if sort.startswith("-") else columns > values
+
+
+def window_after(sort: SortName, window: Window, position: Position) -> Window:
+    """Return what is left of a window after a position: where the index is entered.
+
+    Of two bounds on one side a database takes whichever it likes, and from the wrong one it
+    would walk through all the pages before.
+    """
+    if _by_amount(sort):
+        return window
+    if sort.startswith("-"):
+        return Window(window.start_us, position.booked_us + 1)
+    return Window(position.booked_us, window.end_us)
 
 
 def write_cursor(sort: SortName, selection: Selection, last: Position) -> str:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from authz.errors import InvalidInput
 from authz.ledger.messages import SortName, Transaction
-from authz.ledger.paging import Position, after, order, read_cursor, write_cursor
+from authz.ledger.paging import Position, after, order, read_cursor, window_after, write_cursor
 from authz.ledger.schema import movements
 from authz.ledger.selections import Selection
 from authz.ledger.windows import MICROS_PER_SECOND, Window, moment_text
@@ -91,6 +91,9 @@ def page_statement(
 ) -> Select[Any]:
     """Return the query of the rows after a position, of which `transaction_of` makes sense."""
     columns = movements.c
+    if position is not None:
+        window = window_after(sort, selection.window, position)
+        selection = selection._replace(window=window)
     statement = (
         select(
             columns.bucket, columns.sequence, columns.leg, columns.account, columns.origin,

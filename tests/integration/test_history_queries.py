@@ -23,7 +23,13 @@ from authz.ledger.messages import MovementQuery, SortName, Transaction
 from authz.ledger.selections import Selection
 from authz.ledger.statements import read_sheet
 from authz.ledger.time_limit import time_limit
-from authz.ledger.transactions import STREAM_ROWS, read_page, stream_rows
+from authz.ledger.transactions import (
+    STREAM_ROWS,
+    page_statement,
+    position_of,
+    read_page,
+    stream_rows,
+)
 from authz.ledger.usage import ORIGINS_MAX, Usage, read_usage
 from authz.ledger.windows import Month, Window, month_at
 from authz.money import format_amount
@@ -253,6 +259,30 @@ async def test_a_file_takes_the_same_memory_however_long_it_is(database: Databas
         tracemalloc.stop()
         assert lines == count + 1
     assert peaks[1] < 1.5 * peaks[0]
+
+
+@pytest.mark.parametrize("archive_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("sort", ["booked", "-booked"])
+async def test_the_last_page_costs_what_the_first_does(database: Database, sort: SortName) -> None:
+    await fill(database, "account", 30_000)
+    chosen = selection("account", start="2026-01-01", end="2026-12-31")
+    costs: list[int] = []
+
+    def count() -> None:
+        costs[-1] += 1
+
+    position = None
+    for _ in range(30):
+        costs.append(0)
+        async with database.read() as connection:
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            # Called once for so many steps of SQLite's machine.
+            await driver.set_progress_handler(count, 100)
+            rows = (await connection.execute(page_statement(chosen, sort, position, 1_000))).all()
+            await driver.set_progress_handler(None, 0)
+        assert len(rows) == 1_000
+        position = position_of(rows[-1])
+    assert max(costs) < 2 * min(costs)
 
 
 async def test_a_question_may_not_take_for_ever(database: Database, rng: random.Random) -> None:
