@@ -26,6 +26,8 @@ _MERGE_PATCH: Final = "application/merge-patch+json"
 _CSV: Final = "text/csv"
 _REFERENCE: Final = "#/components/schemas/{name}"
 _PATCH_NAME: Final = "AccountPatch"
+#: What a Struct of the words of a path alone says: its name says it.
+_SAYS_NOTHING: Final = re.compile(r"Which \w+\.")
 _DESCRIPTION: Final = """\
 What operators and billing systems call: accounts and their money, decks, calls, history.
 
@@ -147,7 +149,8 @@ def _operation(route: Route, components: dict[str, Any]) -> dict[str, Any]:
     }
     if route.parameters is not None:
         schema = components[route.parameters.__name__]
-        operation["description"] += f"\n\n{schema['description']}"
+        if not _SAYS_NOTHING.fullmatch(schema["description"]):
+            operation["description"] += f"\n\n{schema['description']}"
         operation["parameters"] = _parameters(route, schema)
     if route.body is not None:
         operation["requestBody"] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
@@ -11,6 +12,7 @@ import msgspec
 import pytest
 
 from authz.admin import glossary
+from authz.admin.docs import with_operations
 from authz.admin.handlers import ROUTES
 from authz.admin.openapi import build_document
 from authz.admin.roles import Owner, Reach, Role, Within
@@ -18,6 +20,7 @@ from authz.admin.routes import Body, Route
 from authz.engine.accounts import patched
 from authz.model import AccountConfig
 
+ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = build_document(ROUTES)
 
 
@@ -129,6 +132,11 @@ def test_the_example_of_a_patch_is_taken() -> None:
     example = glossary.BODIES["AccountPatch"]
     jsonschema_rs.validator_for({**schema, "components": DOCUMENT["components"]}).validate(example)
     assert patched(AccountConfig(), example).trunks.outbound == 4
+
+
+def test_the_page_has_the_operations_of_the_table() -> None:
+    page = (ROOT / "docs" / "admin-api.md").read_text()
+    assert page == with_operations(page), "run python -m authz.admin.docs docs/admin-api.md"
 
 
 def test_every_field_of_an_account_is_described() -> None:
