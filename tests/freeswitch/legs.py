@@ -7,6 +7,7 @@ import time
 from freeswitch.templates import (
     A_LEG,
     ANSWERED,
+    EARLY_MEDIA,
     PARKED,
     RINGING,
     Headers,
@@ -98,6 +99,8 @@ class Leg:
     @property
     def phase(self) -> str:
         """How far it came."""
+        if self.progress_media_us:
+            return EARLY_MEDIA
         if self.is_answered:
             return ANSWERED
         return RINGING if self.has_rung or not self.is_caller else PARKED
@@ -141,6 +144,8 @@ class Leg:
         if self.cause:
             headers |= self._end()
         if event_name == "CHANNEL_HANGUP_COMPLETE":
+            for name in [name for name in headers if name.endswith("_stamp")]:
+                del headers[name]
             headers |= self._counters()
         headers.update((f"variable_{name}", value) for name, value in self.variables.items())
         return headers

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from freeswitch.legs import Leg, known_cause
 from freeswitch.socket_session import encoded, json_of
-from freeswitch.templates import ANSWERED, PARKED, RINGING
+from freeswitch.templates import ANSWERED, EARLY_MEDIA, PARKED, RINGING
 
 if TYPE_CHECKING:
     from freeswitch.switch_simulator import SwitchSimulator
@@ -19,7 +19,12 @@ _GONE = "-ERR No such channel!\n"
 _SCHEDULE_USAGE = "-USAGE: [+]<time> <uuid> [<cause>]\n"
 _TRANSFER_USAGE = "-USAGE: <uuid> [-bleg|-both] <dest-exten> [<dialplan>] [<context>]\n"
 #: The event by which a leg came to its phase, whose headers a dump then has.
-_LAST_EVENT = {PARKED: "CHANNEL_PARK", RINGING: "CHANNEL_PROGRESS", ANSWERED: "CHANNEL_ANSWER"}
+_LAST_EVENT = {
+    PARKED: "CHANNEL_PARK",
+    RINGING: "CHANNEL_PROGRESS",
+    EARLY_MEDIA: "CHANNEL_PROGRESS_MEDIA",
+    ANSWERED: "CHANNEL_ANSWER",
+}
 
 
 class SimulatedApi:

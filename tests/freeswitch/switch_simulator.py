@@ -485,6 +485,10 @@ class SwitchSimulator:
             cause = leg.cause if ends_alike else "NORMAL_CLEARING"
             other.hang_up(cause, self.clock.now_us())
             self.emit(other, "CHANNEL_HANGUP")
+        if leg.is_parked:
+            self.emit(leg, "CHANNEL_UNPARK")
+        if leg.bridged_us and other is not None:
+            self.emit(leg, "CHANNEL_UNBRIDGE")
         order = [leg, other] if self.rng.random() < 0.5 else [other, leg]
         for one in order:
             if one is not None:

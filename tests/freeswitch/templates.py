@@ -26,9 +26,11 @@ PARKED = "parked"
 RINGING = "ringing"
 ANSWERED = "answered"
 
+#: With early media the legs are joined before the answer.
+EARLY_MEDIA = "early media"
+
 #: Where each phase's events are cut from; 09k is in JSON and was not led by variables.
-_SOURCES = {PARKED: "02a_refuse", RINGING: "01o", ANSWERED: "09k"}
-_EARLY_MEDIA = "01n"
+_SOURCES = {PARKED: "02a_refuse", RINGING: "01o", EARLY_MEDIA: "01n", ANSWERED: "09k"}
 _NOT_OF_A_LEG = {"HEARTBEAT": "01c", "ADD_SCHEDULE": "01c", "DEL_SCHEDULE": "01c"}
 _SOCKET = {"async": "03a", "static": "03n"}
 
@@ -84,8 +86,7 @@ class Form:
 @functools.cache
 def form(name: str, leg: str, phase: str) -> Form:
     """Return the form of an event of a leg in a phase, or in the next phase that has it."""
-    source = _EARLY_MEDIA if name == "CHANNEL_PROGRESS_MEDIA" else _SOURCES[phase]
-    for candidate in (source, _SOURCES[ANSWERED]):
+    for candidate in (_SOURCES[phase], _SOURCES[ANSWERED]):
         events, names = _recorded(candidate)
         for event in events:
             if event.name == name and event.get("Call-Direction") == leg:
