@@ -111,7 +111,7 @@ class FreeswitchSettings(Struct, frozen=True, kw_only=True):
         about(
             "Dialplan contexts in which every parked call waits for us. Elsewhere a parked call "
             "does if it has the variable authz_account or authz_park, or if a rule fits it; "
-            "others are left alone."
+            "others are left alone. Lookups and CDRs by HTTP concern us in these contexts only."
         ),
     ] = ("authz",)
     rules: Annotated[
