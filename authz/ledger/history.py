@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import datetime as dt
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -115,7 +116,8 @@ class History:
         asked = await self._asked(query.id)
         selection = Selection.of(query, asked.zone)
         await self._archive.catch_up(query.id)
-        parts = stream_rows(self._read, selection, query.sort)
+        # A file that is half sent waits its turn, however long the questions before it take.
+        parts = stream_rows(partial(self._read, wait_seconds=None), selection, query.sort)
         words = ("transactions", query.id, *_days(selection.window, asked.zone))
         return TransactionFile(
             f"{'-'.join(words)}.csv", csv_chunks(parts, asked.zone, asked.currency)
@@ -173,9 +175,11 @@ class History:
         return _Asked(config.currency, config.timezone, ZoneInfo(config.timezone))
 
     @contextlib.asynccontextmanager
-    async def _read(self) -> AsyncIterator[AsyncConnection]:
+    async def _read(
+        self, wait_seconds: int | None = _WAIT_SECONDS
+    ) -> AsyncIterator[AsyncConnection]:
         try:
-            async with asyncio.timeout(_WAIT_SECONDS):
+            async with asyncio.timeout(wait_seconds):
                 await self._reads.acquire()
         except TimeoutError:
             raise ArchiveUnavailable("too many questions are being answered") from None

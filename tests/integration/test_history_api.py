@@ -408,6 +408,22 @@ async def test_too_much_to_look_through_is_said(unaudited: Portal) -> None:
             assert answer.status == 200
 
 
+async def test_many_questions_at_once_are_all_answered(portal: Portal) -> None:
+    await portal.world.pair("20", "100")
+    for _ in range(20):
+        await portal.world.debit("sub", "0.25", kind="sms")
+    words = {"sort": "booked", "limit": "4"}
+    answers = await asyncio.gather(
+        *(portal.get("sub", "statement") for _ in range(10)),
+        *(portal.get("master", "usage") for _ in range(10)),
+        *(portal.all("master", **words) for _ in range(10)),
+        *(portal.rows("master") for _ in range(10)),
+    )
+    assert {answer["closing_balance"] for answer in answers[:10]} == {"15"}
+    assert {answer["total"]["amount"] for answer in answers[10:20]} == {"95"}
+    assert {len(answer) for answer in answers[20:]} == {21}
+
+
 @pytest.mark.parametrize("archive_url", ["sqlite"], indirect=True)
 async def test_who_leaves_a_file_leaves_nothing_behind(unaudited: Portal) -> None:
     await unaudited.world.account("master")
