@@ -101,21 +101,23 @@ EVENT_TYPES: Final[dict[str, EventType]] = {row.name: row for row in _ROWS}
 def facts_of(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Return an event's facts as callers read them: amounts as decimals, numbers as numbers.
 
-    `raw` has them as the store keeps them, all texts. A fact that this version does not know
-    stays as it is.
+    `raw` has them as the store keeps them, all texts. What this version does not know or
+    understand stays as it is.
     """
-    facts: dict[str, Any] = {}
-    for name, value in raw.items():
-        kind = FACTS.get(name, "text")
+    return {name: _shown(name, value) for name, value in raw.items()}
+
+
+def _shown(name: str, value: Any) -> Any:
+    kind = FACTS.get(name, "text")
+    try:
         if kind == "amount":
-            facts[name] = format_amount(int(value))
-        elif kind == "number":
-            facts[name] = int(value)
-        elif kind == "call":
-            facts[name] = value.partition(":")[2]
-        else:
-            facts[name] = value
-    return facts
+            return format_amount(int(value))
+        if kind == "number":
+            return int(value)
+    except ValueError:
+        # Whatever a newer script may write here must not hold up all other events.
+        return value
+    return value.partition(":")[2] if kind == "call" else value
 
 
 def is_pattern(text: str) -> bool:

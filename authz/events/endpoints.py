@@ -145,6 +145,11 @@ class WebhookDirectory:
             self._known_until_ms = now_ms + _KEEP_MS
         return self._known
 
+    async def enabled_now(self) -> tuple[str, ...]:
+        """Return the ids of the receivers that are switched on, as they are at this moment."""
+        _, document = await self._read()
+        return tuple(one.id for one in document.endpoints if one.enabled)
+
     async def all(self) -> WebhookList:
         """Return every receiver, without secrets."""
         _, document = await self._read()

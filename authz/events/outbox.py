@@ -25,6 +25,7 @@ _PURGE_ROWS: Final = 500
 _JITTER_PERCENT: Final = 20
 _FACTOR: Final = 3
 _ERROR_LENGTH_MAX: Final = 200
+_SPARED_SECONDS: Final = 5
 
 
 class Claimed(NamedTuple):
@@ -105,14 +106,21 @@ class Outbox:
         percent = random.randint(100 - _JITTER_PERCENT, 100 + _JITTER_PERCENT)
         return max(1, wait * percent // 100)
 
-    async def bury_unwanted(self, webhook_ids: Sequence[str], *, has_mail: bool) -> int:
-        """Make dead letters of what waits for receivers that are gone or switched off."""
+    async def bury_unwanted(self, webhook_ids: Sequence[str], now: int, *, has_mail: bool) -> int:
+        """Make dead letters of what waits for receivers that are gone or switched off.
+
+        What fell due a moment ago is spared: it may be for a receiver that is newer than the
+        list of `webhook_ids`.
+        """
         gone: ColumnElement[bool] = and_(
             deliveries.c.channel == WEBHOOK, not_(deliveries.c.target.in_(webhook_ids))
         )
         if not has_mail:
             gone = or_(gone, deliveries.c.channel == EMAIL)
-        condition = and_(deliveries.c.state == PENDING, gone)
+        due_at = deliveries.c.next_attempt_at
+        condition = and_(
+            deliveries.c.state == PENDING, gone, or_(due_at < now - _SPARED_SECONDS, due_at > now)
+        )
         async with self._database().read() as connection:
             waiting = select(deliveries.c.id).where(condition).limit(1)
             if not (await connection.execute(waiting)).first():

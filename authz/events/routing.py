@@ -29,12 +29,11 @@ _decode_facts = msgspec.json.Decoder(dict[str, str]).decode
 EventRow = Mapping[str, Any]
 
 
-class Line(NamedTuple):
+class _Line(NamedTuple):
     """What routing needs of an account: itself and its ancestors, leaf first, and its mails."""
 
     ids: tuple[str, ...]
     addresses: tuple[str, ...]
-    currency: str | None
 
 
 class Router:
@@ -60,29 +59,28 @@ class Router:
         """
         endpoints = await self._webhooks.endpoints()
         created_at = int(time.time())
+        # What an operator changed a moment ago must hold, so that every batch asks anew.
+        lines = {name: await self._line_of(name) for name in {row["account"] for row in rows}}
         wanted: list[dict[str, Any]] = []
         for row in rows:
             _write_log_line(row)
-            line = await self.line_of(row["account"])
-            for channel, target in self._receivers(row["event"], line, endpoints):
+            for channel, target in self._receivers(row["event"], lines[row["account"]], endpoints):
                 wanted.append(_delivery(row["id"], channel, target, created_at))
         if wanted:
             await connection.execute(insert(deliveries), wanted)
             self._wake()
 
-    async def line_of(self, account_id: str) -> Line:
+    async def _line_of(self, account_id: str) -> _Line:
         """Return an account's line as it is now; of a closed account only its own name."""
-        # What an operator changed a moment ago must hold; events are few.
         self._directory.forget(account_id)
         chain = await self._directory.chain(account_id)
         if chain is None:
-            return Line((account_id,), (), None)
+            return _Line((account_id,), ())
         named = (alert_addresses(one.config) for one in chain.accounts)
-        addresses = next((one for one in named if one is not None), ())
-        return Line(chain.ids, addresses, chain.accounts[0].config.currency)
+        return _Line(chain.ids, next((one for one in named if one is not None), ()))
 
     def _receivers(
-        self, event: str, line: Line, endpoints: Sequence[Endpoint]
+        self, event: str, line: _Line, endpoints: Sequence[Endpoint]
     ) -> list[tuple[str, str]]:
         """Return channel and target of everybody who is told, each once."""
         found = [(WEBHOOK, one.id) for one in endpoints if one.wants(event, line.ids)]

@@ -13,7 +13,7 @@ from yarl import URL
 
 from authz.config.alerts import WebhookSettings
 from authz.event_types import WEBHOOK_TEST
-from authz.events.addresses import GuardedResolver, check_literal
+from authz.events.addresses import AddressRefused, GuardedResolver, check_literal
 from authz.events.endpoints import Endpoint
 from authz.events.messages import SendResult, Told, WebhookTest
 from authz.events.signing import signature_header
@@ -69,6 +69,8 @@ class WebhookSender:
         await self._session.close()
 
     async def _post(self, url: URL, body: bytes, headers: dict[str, str]) -> SendResult:
+        if url.scheme != "https" and not self._settings.allow_private:
+            raise AddressRefused(f"{url.scheme} is not https (webhooks.allow_private)")
         check_literal(url.host or "", allow_private=self._settings.allow_private)
         async with self._session.post(
             url, data=body, headers=headers, allow_redirects=False

@@ -7,6 +7,7 @@ holds up nobody else.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
@@ -23,6 +24,7 @@ from authz.events.webhooks import WebhookSender
 from authz.store.accounts import AccountDirectory
 
 _POLL_SECONDS: Final = 1.0
+_BURYING_SECONDS: Final = 10
 _CLEANING_SECONDS: Final = 3_600
 #: How far a claim reaches past the longest attempt.
 _LEASE_MARGIN_SECONDS: Final = 5
@@ -66,11 +68,14 @@ class DeliveryWorker:
         """Deliver until cancelled; archive or store that are away are only waited for."""
         webhook_sender = WebhookSender(self._settings.webhooks)
         mail_sender = MailSender(self._settings.email)
-        cleaned_at = time.monotonic()
+        buried_at, cleaned_at = -math.inf, time.monotonic()
         try:
             while True:
                 try:
                     await self._dispatch(webhook_sender, mail_sender)
+                    if time.monotonic() - buried_at >= _BURYING_SECONDS:
+                        await self._bury()
+                        buried_at = time.monotonic()
                     if time.monotonic() - cleaned_at >= _CLEANING_SECONDS:
                         await self._clean()
                         cleaned_at = time.monotonic()
@@ -86,7 +91,6 @@ class DeliveryWorker:
         """Start what every lane has room for."""
         endpoints = {one.id: one for one in await self._webhooks.endpoints() if one.enabled}
         mail, hooks = self._settings.email, self._settings.webhooks
-        await self._outbox.bury_unwanted(tuple(endpoints), has_mail=mail.host is not None)
         for endpoint in endpoints.values():
             await self._fill(
                 _Lane(WEBHOOK, endpoint.id),
@@ -119,19 +123,24 @@ class DeliveryWorker:
     async def _deliver(self, lane: _Lane, claimed: Claimed, send: _Send) -> None:
         """Attempt one delivery and record what became of it."""
         try:
-            chain = await self._directory.chain(claimed.event["account"])
-            currency = None if chain is None else chain.accounts[0].config.currency
-            told = Told.of_row(claimed.event, currency)
-            result = await send(claimed, told)
+            result = await self._attempt(claimed, send)
             if result.verdict == "gone" and lane.target is not None:
                 await self._webhooks.disable(lane.target, "it answered 410 Gone")
             await self._record(lane, claimed, result)
         except AuthzError as error:
             # The lease runs out and it is sent again.
             log.event("delivery_not_recorded", level="warning", id=claimed.id, error=error)
+        self.wake()
+
+    async def _attempt(self, claimed: Claimed, send: _Send) -> SendResult:
+        """Send it; what nobody foresaw counts as a failure too, lest it be tried for ever."""
+        chain = await self._directory.chain(claimed.event["account"])
+        currency = None if chain is None else chain.accounts[0].config.currency
+        try:
+            return await send(claimed, Told.of_row(claimed.event, currency))
         except Exception as error:
             log.event("delivery_failed", level="error", id=claimed.id, error=error)
-        self.wake()
+            return SendResult("failed", f"{type(error).__name__}: {error}")
 
     async def _record(self, lane: _Lane, claimed: Claimed, result: SendResult) -> None:
         state = None
@@ -153,6 +162,13 @@ class DeliveryWorker:
             state=state,
             detail=result.error,
         )
+
+    async def _bury(self) -> None:
+        webhook_ids = await self._webhooks.enabled_now()
+        has_mail = self._settings.email.host is not None
+        buried = await self._outbox.bury_unwanted(webhook_ids, int(time.time()), has_mail=has_mail)
+        if buried:
+            log.event("deliveries_without_receiver", level="warning", deliveries=buried)
 
     async def _clean(self) -> None:
         removed = 0

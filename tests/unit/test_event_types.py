@@ -47,10 +47,12 @@ def test_every_fact_has_a_kind() -> None:
 
 def test_facts_are_read_as_they_are_shown() -> None:
     raw = {
-        "balance": "-1500000", "count": "7", "call": "acme:c:1", "detail": "12", "novel": "0001",
+        "balance": "-1500000", "count": "7", "call": "acme:c:1", "detail": "12",
+        "novel": "0001", "spend": "1e5",
     }  # fmt: skip
     assert facts_of(raw) == {
-        "balance": "-1.5", "count": 7, "call": "c:1", "detail": "12", "novel": "0001",
+        "balance": "-1.5", "count": 7, "call": "c:1", "detail": "12",
+        "novel": "0001", "spend": "1e5",
     }  # fmt: skip
 
 
