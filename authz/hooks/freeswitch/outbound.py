@@ -168,6 +168,8 @@ class OutboundServer:
             task = asyncio.get_running_loop().create_task(self._serve(connection))
             self._calls.add(task)
             task.add_done_callback(self._calls.discard)
+            # Not in the task itself: one that is cancelled before its first step runs nothing.
+            task.add_done_callback(lambda _: connection.close())
 
     def _turn_away(self, connection: EventSocketConnection, reason: str) -> None:
         self.turned_away += 1
@@ -199,8 +201,6 @@ class OutboundServer:
             log.event("outbound_ended", level="debug", uuid=call.uuid, error=error)
         except Exception as error:
             log.event("outbound_handler_failed", level="error", uuid=call.uuid, error=error)
-        finally:
-            connection.close()
 
     async def _greet(self, connection: EventSocketConnection) -> OutboundCall:
         frame = await connection.request(commands.CONNECT, self._connect_timeout_seconds)
