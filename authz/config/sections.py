@@ -121,7 +121,8 @@ class AdminSettings(Struct, frozen=True, kw_only=True):
     token: Annotated[
         str | None,
         about(
-            "Bearer token with every right; needed when others than this host reach the API.",
+            "Bearer token with every right, also while the store is away; needed when others than "
+            "this host reach the API and the store has no token (`authz token`).",
             secret=True,
             format="token",
         ),

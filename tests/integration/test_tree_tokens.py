@@ -310,6 +310,17 @@ async def test_a_token_of_a_closed_account_opens_nothing(walker: Walker) -> None
     assert (status, json.loads(body)["reason"]) == (403, "account_closed")
 
 
+async def test_a_closed_account_of_the_tree_keeps_its_history(walker: Walker) -> None:
+    brief, path = {"parent": "tree"}, "/v1/accounts/tree-brief"
+    assert (await walker.ask("PUT", path, brief))[0] == 201
+    assert (await walker.ask("DELETE", path))[0] == 204
+    assert (await walker.ask("GET", f"{path}/transactions"))[0] == 200
+    assert (await walker.ask("GET", path))[0] == 404
+    status, body = await walker.ask("PUT", path, brief)
+    assert (status, json.loads(body)["reason"]) == (409, "conflict")
+    assert json.loads((await walker.ask("GET", "/v1/accounts"))[1])["cursor"] is None
+
+
 async def test_the_number_of_questions_tells_nothing(walker: Walker) -> None:
     site = walker.site
     tree = await Tree.of(site.services, "tree")
