@@ -72,6 +72,25 @@ class _CallEndpoint(Endpoint):
         return payload.account, payload.call_id
 
 
+def overload_denial(request: AuthorizeRequest) -> Denial:
+    """Return, and count, the denial of a call that there is no time to decide."""
+    reason = REASONS["overloaded"]
+    denial = Denial(
+        call_id=request.call_id,
+        allowed=False,
+        reason=reason.name,
+        account=request.account,
+        class_=None,
+        sip_status=reason.sip_status,
+        hangup_cause=reason.cause(request.direction),
+        detail=reason.meaning,
+        dry_run=request.dry_run,
+    )
+    if not request.dry_run:
+        count_authorize(request, denial)
+    return denial
+
+
 class Authorize(_CallEndpoint):
     """`POST /v1/authorize`: a decision, always 200. Under overload a denial, never a 503."""
 
@@ -87,21 +106,7 @@ class Authorize(_CallEndpoint):
         """Deny with reason `overloaded`, but never an emergency call."""
         if self._engine.is_emergency(payload):
             return None
-        reason = REASONS["overloaded"]
-        denial = Denial(
-            call_id=payload.call_id,
-            allowed=False,
-            reason=reason.name,
-            account=payload.account,
-            class_=None,
-            sip_status=reason.sip_status,
-            hangup_cause=reason.cause(payload.direction),
-            detail=reason.meaning,
-            dry_run=payload.dry_run,
-        )
-        if not payload.dry_run:
-            count_authorize(payload, denial)
-        return Response(200, _encode(denial))
+        return Response(200, _encode(overload_denial(payload)))
 
 
 class Reserve(_CallEndpoint):

@@ -16,7 +16,7 @@ from authz.hooks.freeswitch.durations import GRANT_SECONDS_MIN
 from authz.hooks.freeswitch.lookup import Lookup
 from authz.hooks.freeswitch.refusals import Refusal, refusal_of
 from authz.hooks.messages import UNSAID, OrderKey, Payload, Request, Response
-from authz.hooks.routes import HookEngine
+from authz.hooks.routes import HookEngine, overload_denial
 from authz.hooks.routing import Endpoint, RouteTable
 from authz.model import Denial, Grant, SettleRequest
 from authz.reasons import REASONS
@@ -64,7 +64,7 @@ class Dialplan(Endpoint):
         """Refuse with reason `overloaded`; what needs no decision, and emergencies, go on."""
         if payload is None or self._engine.is_emergency(payload.request):
             return None
-        return self._refusal(payload, refusal_of(REASONS["overloaded"], payload.request.direction))
+        return self._refusal(payload, refusal_of(overload_denial(payload.request)))
 
     async def answer(self, payload: Question | None) -> Response:
         """Ask the engine; whatever it raises is a refusal."""
