@@ -40,7 +40,7 @@ class Dialplan(Endpoint):
     to everything that goes wrong with a call of ours.
     """
 
-    name = "freeswitch_dialplan"
+    name = "dialplan"
     media_types = frozenset({UNSAID})
     overload_factor = 1
 
@@ -110,7 +110,7 @@ class CallRecord(Endpoint):
     else mod_json_cdr keeps the record in a file, which `authz freeswitch import-cdrs` reads.
     """
 
-    name = "freeswitch_cdr"
+    name = "cdr"
     media_types = MEDIA_TYPES
     must_complete = True
 
