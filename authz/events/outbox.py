@@ -7,6 +7,7 @@ it is sent at least once and never lost.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
@@ -163,7 +164,7 @@ class Outbox:
         return removed
 
     async def backlog(self) -> dict[tuple[str, str], int]:
-        """Return how many deliveries there are by channel and state, delivered ones left out."""
+        """Return how many deliveries wait or are dead, by channel and state, zeros included."""
         counted = (
             select(deliveries.c.channel, deliveries.c.state, func.count())
             .where(deliveries.c.state.in_((PENDING, DEAD)))
@@ -171,7 +172,8 @@ class Outbox:
         )
         async with self._database().read() as connection:
             rows = (await connection.execute(counted)).all()
-        return {(channel, state): count for channel, state, count in rows}
+        counts = dict.fromkeys(itertools.product((WEBHOOK, EMAIL), (PENDING, DEAD)), 0)
+        return counts | {(channel, state): count for channel, state, count in rows}
 
 
 _EVENT_COLUMNS: Final = tuple(column.name for column in events.columns)

@@ -86,4 +86,9 @@ _ARCHIVE: Final = (
           Scope.DAEMON),
 )  # fmt: skip
 
-READ: Final = (*_DAEMON, *_STORE, *_CALLS, *_MONEY, *_AUDIT, *_ARCHIVE)
+_DELIVERIES: Final = (
+    _read("deliveries", "Events on their way to a receiver (pending), or given up (dead).",
+          "channel state", Scope.DAEMON),
+)  # fmt: skip
+
+READ: Final = (*_DAEMON, *_STORE, *_CALLS, *_MONEY, *_AUDIT, *_ARCHIVE, *_DELIVERIES)

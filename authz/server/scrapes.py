@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from authz.engine.audit import AuditReport, audit
+from authz.events.outbox import Outbox
 from authz.ledger.archive import Archive
 from authz.meters.shared import Row, own_row
+from authz.metrics.delivery_part import DeliveriesPart
 from authz.metrics.engine_parts import (
     ArchivePart,
     AuditPart,
@@ -20,7 +22,12 @@ from authz.server.child import Order
 from authz.server.engine_host import SPOOL_DIRECTORY, EngineHost
 
 
-def build_metrics(order: Order, host: EngineHost, archive: Archive | None = None) -> MetricsPage:
+def build_metrics(
+    order: Order,
+    host: EngineHost,
+    archive: Archive | None = None,
+    outbox: Outbox | None = None,
+) -> MetricsPage:
     """Return the page of the daemon; its surveys run in the background until the host ends."""
     settings, client = host.settings, host.client
 
@@ -43,4 +50,6 @@ def build_metrics(order: Order, host: EngineHost, archive: Archive | None = None
     ]
     if archive is not None:
         parts.append(ArchivePart(archive))
+    if outbox is not None:
+        parts.append(DeliveriesPart(outbox))
     return MetricsPage(rows, parts)

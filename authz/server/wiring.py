@@ -36,7 +36,7 @@ async def build_office(order: Order) -> OfficeService:
     desk = EventDesk(context, lambda: archive.database)
     archive = Archive(host.client, order.settings, desk.on_events)
     history = History(host.client, context.directory, archive)
-    metrics = build_metrics(order, host, archive)
+    metrics = build_metrics(order, host, archive, desk.outbox)
     changes = ChangeHistory(archive)
     services = Services(context, history, desk.service, archive=archive, change_history=changes)
     return OfficeService(host, create_app(services, host.readiness, metrics), archive, desk)

@@ -488,7 +488,12 @@ async def test_deliveries_are_listed_in_pages(office: Office, inbox: Inbox) -> N
     ).deliveries
     assert (one.state, one.attempts, one.delivered_at) == ("pending", 0, None)
     backlog = await office.outbox.backlog()
-    assert backlog == {("webhook", "pending"): 8}
+    assert backlog == {
+        ("webhook", "pending"): 8,
+        ("webhook", "dead"): 0,
+        ("email", "pending"): 0,
+        ("email", "dead"): 0,
+    }
 
 
 async def test_an_archive_that_is_away_is_waited_for(office: Office, inbox: Inbox) -> None:
