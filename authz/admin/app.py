@@ -12,7 +12,7 @@ from aiohttp import hdrs, web
 from authz import log, meters
 from authz.admin import openapi
 from authz.admin.access import Access
-from authz.admin.callers import ANONYMOUS, Caller, current_caller
+from authz.admin.callers import Caller, current_caller
 from authz.admin.files import prefers_csv, send_file
 from authz.admin.handlers import ROUTES
 from authz.admin.inputs import parameters_of, read_body
@@ -22,6 +22,7 @@ from authz.admin.routes import CsvFile, Reply, Route
 from authz.admin.scope import Tree
 from authz.admin.scrapes import METRICS_PATH, MetricsSource, scrape_handler
 from authz.admin.services import Services
+from authz.errors import InvariantError
 from authz.problems import PROBLEM_JSON, ProblemDocument, problem, retry_seconds
 
 _encode = msgspec.json.Encoder().encode
@@ -125,7 +126,9 @@ def _handler(services: Services, route: Route) -> _Handle:
 
     async def handle(request: web.Request) -> web.StreamResponse:
         passage = request[_PASSAGE]
-        caller = passage.caller or ANONYMOUS
+        caller = passage.caller
+        if caller is None:
+            raise InvariantError(f"{route.method} {route.path} was reached without a caller")
         if caller.role < route.role:
             detail = f"this takes the role {route.role.label}, the token has {caller.role.label}"
             raise Problem(problem(403, "role_insufficient", detail))

@@ -51,7 +51,7 @@ class ChangeLog:
             who=who,
             remote=remote,
             action=action,
-            target=(target or "")[:_TEXT_LENGTH_MAX],
+            target=_text(target or ""),
             status=status,
             detail=detail_text(detail),
         )
@@ -77,13 +77,17 @@ def _without_secrets(value: Any, name: str = "", depth: int = 0) -> Any:
         value = _sent(value)
     if isinstance(value, Mapping):
         return {
-            str(key): _without_secrets(inner, str(key), depth + 1) for key, inner in value.items()
+            _text(str(key)): _without_secrets(inner, str(key), depth + 1)
+            for key, inner in value.items()
         }
     if isinstance(value, list | tuple):
         return [_without_secrets(inner, depth=depth + 1) for inner in value]
-    if isinstance(value, str):
-        return log.mask_url(value)[:_TEXT_LENGTH_MAX]
-    return value
+    return _text(log.mask_url(value)) if isinstance(value, str) else value
+
+
+def _text(text: str) -> str:
+    """Return what of a text can be written: a terminal may pass bytes that are no text."""
+    return text[:_TEXT_LENGTH_MAX].encode(errors="replace").decode()
 
 
 def _sent(struct: msgspec.Struct) -> dict[str, Any]:

@@ -36,6 +36,7 @@ class Receiver(Struct):
         ({"body": AccountConfig(max_calls=3)}, {"body": {"max_calls": 3}}),
         ({"body": TokenRequest(name="a", role="read")}, {"body": {"name": "a", "role": "read"}}),
         ({"note": "x" * 1_000}, {"note": "x" * 256}),
+        ({"\udcff": "a\udcff"}, {"?": "a?"}),
         ({}, {}),
     ],
 )  # fmt: skip
