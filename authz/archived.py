@@ -22,10 +22,11 @@ class ArchivedPosting(NamedTuple):
 class ArchivedCall(NamedTuple):
     """A call that was booked, over all its entries; leaf first.
 
-    `seconds` and `billings` are those of its last entry, `costs` what it was charged in all,
-    `given` what refunds gave back of that.
+    `seconds` and `billings` are those of its last one of `entries`, `costs` what it was charged in
+    all, `given` what refunds gave back of that.
     """
 
+    entries: int
     is_final: bool
     seconds: int
     accounts: tuple[str, ...]

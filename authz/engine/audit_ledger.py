@@ -110,7 +110,9 @@ class LedgerWalk:
         oldest = await self._client.execute(
             "XRANGE", self._stream, "-", "+", "COUNT", 1, deadline_ms=DEADLINE_MS
         )
-        if sequence > self.sequence and (not oldest or oldest[0][0] >= entry_id):
+        is_first = not oldest or oldest[0][0] >= entry_id
+        # What the store has lost in the middle, a repaired archive has an adjustment for.
+        if sequence > self.sequence and (is_first or self._archive is not None):
             await self._open(sequence)
             return
         self._report("", "bucket sequence", str(self.sequence + 1), str(sequence))

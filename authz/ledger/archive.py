@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from authz import log
 from authz.archived import ArchivedCall, ArchivedPosting, BucketOpening
 from authz.config import Settings
-from authz.errors import ArchiveElsewhere, ArchiveUnavailable, StoreError
+from authz.errors import ArchiveElsewhere, ArchiveUnavailable, Conflict, StoreError
 from authz.ledger.database import Database
 from authz.ledger.drain import Drain, OnEvents
 from authz.ledger.lookup import find_call, find_opening, find_posting
@@ -222,3 +222,24 @@ class Archive:
         wait = asyncio.create_task(self._stopping.wait())
         await asyncio.wait([wait], timeout=self._pause_seconds)
         wait.cancel()
+
+
+async def claim_store(client: StoreClient, settings: Settings, lost_id: str) -> str:
+    """Make the archive of the settings the store's, instead of the one named; return its id.
+
+    Raises Conflict when the store's archive is not that one, ArchiveElsewhere when this one is
+    another store's.
+    """
+    database = await Database.open(settings.archive.url, settings.state_dir)
+    try:
+        identity = await check_store_identity(client)
+        row = await database.identify(identity)
+        if row.store_identity != identity:
+            raise ArchiveElsewhere(f"{database.address} is the archive of another store")
+        claimed = await client.execute("GET", keys.archive())
+        if claimed != lost_id.encode():
+            raise Conflict(f"the store's archive is {(claimed or b'none').decode()}, not {lost_id}")
+        await client.execute("SET", keys.archive(), row.id)
+        return row.id
+    finally:
+        await database.close()

@@ -26,7 +26,7 @@ from authz.ledger.schema import archive
 from authz.ledger.streams import seed_cursors
 
 #: The newest migration; a test holds it to the scripts. Knowing it spares most starts Alembic.
-HEAD: Final = "0001"
+HEAD: Final = "0002"
 FILE_NAME: Final = "archive.sqlite"
 _DRIVERS: Final = {
     "sqlite": "sqlite+aiosqlite",
@@ -35,8 +35,13 @@ _DRIVERS: Final = {
     "postgresql+asyncpg": "postgresql+asyncpg",
 }
 _SCRIPTS: Final = "authz.ledger:migrations"
-#: How long a statement waits for another process's write lock.
-_BUSY_MS: Final = 5_000
+#: Of every connection to a SQLite file; a statement waits 5 s for another process's write lock.
+_PRAGMAS: Final = (
+    "busy_timeout = 5000",
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "foreign_keys = ON",
+)
 _CONNECT_SECONDS: Final = 5
 _CONNECTIONS_MAX: Final = 8
 #: Names the one lock that offices take while they migrate a shared database.
@@ -206,12 +211,7 @@ def _create_engine(url: URL) -> AsyncEngine:
 
 def _set_pragmas(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
-    for pragma in (
-        f"busy_timeout = {_BUSY_MS}",
-        "journal_mode = WAL",
-        "synchronous = FULL",
-        "foreign_keys = ON",
-    ):
+    for pragma in _PRAGMAS:
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

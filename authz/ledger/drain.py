@@ -101,6 +101,8 @@ class Drain:
         self._keep_ms = keep_seconds * 1_000
         self._on_events = on_events
         self._is_quiet = is_quiet
+        #: Whether somebody else was found to have moved a cursor, in the turn that runs.
+        self._is_overtaken = False
         self._lock = asyncio.Lock()
         self._cursors: dict[Stream, Cursor] = {}
         #: The lowest entry id that each stream was trimmed to.
@@ -177,6 +179,7 @@ class Drain:
     # Reading.
 
     async def _turn(self, streams: tuple[Stream, ...], now_ms: int, until_ms: int | None) -> bool:
+        self._is_overtaken = False
         pages = await self._pages(streams)
         batches, more = [], False
         for stream, (_, page) in pages.items():
@@ -188,10 +191,10 @@ class Drain:
                 batches.append(batch)
             more |= len(due) == PAGE and stream not in self._forks
         for group in _groups(batches):
-            # Overtaken, it does not know yet how far somebody else has come.
-            more |= not await self._store(group)
+            await self._store(group)
         self._note_all(pages, now_ms)
-        return more
+        # Overtaken, it does not know yet what somebody else has left to archive.
+        return more or self._is_overtaken
 
     async def _now_ms(self) -> int:
         seconds, micros = await self._client.execute("TIME", deadline_ms=_DEADLINE_MS)
@@ -288,11 +291,8 @@ class Drain:
 
     # Storing.
 
-    async def _store(self, batches: list[_Batch]) -> bool:
-        """Store the batches of one kind and move their cursors, all or none.
-
-        Returns False if somebody else has moved one of them.
-        """
+    async def _store(self, batches: list[_Batch]) -> None:
+        """Store the batches of one kind and move their cursors, all or none."""
         rows = [row for batch in batches for row in batch.rows]
         try:
             async with self._database.write() as connection:
@@ -305,17 +305,18 @@ class Drain:
                     if name == "events" and self._on_events is not None:
                         await self._on_events(connection, rows)
         except _Overtaken:
+            self._is_overtaken = True
             await self._load_cursors()
-            return False
         except ArchiveRefused as error:
-            if len(batches) > 1:
-                return all([await self._store([batch]) for batch in batches])
-            await self._suspect(batches[0].stream, Fork("refused", str(error)))
-            return True
-        self.rows_total += len(rows)
-        for batch in batches:
-            self._cursors[batch.stream] = batch.after
-        return True
+            if len(batches) == 1:
+                await self._suspect(batches[0].stream, Fork("refused", str(error)))
+                return
+            for batch in batches:
+                await self._store([batch])
+        else:
+            self.rows_total += len(rows)
+            for batch in batches:
+                self._cursors[batch.stream] = batch.after
 
     async def _load_cursors(self) -> None:
         async with self._database.read() as connection:
@@ -326,6 +327,7 @@ class Drain:
         before = self._cursors[stream]
         await self._load_cursors()
         if self._cursors[stream] != before:
+            self._is_overtaken = True
             return
         self._forks[stream] = fork
         if self._told.get(stream) != fork and not self._is_quiet:

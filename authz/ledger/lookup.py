@@ -9,7 +9,7 @@ from sqlalchemy import distinct, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from authz.archived import ArchivedCall, ArchivedPosting, BucketOpening, Opening
-from authz.ledger.schema import movements
+from authz.ledger.schema import gap_movements, gaps, movements
 from authz.store.constants import Kind, Mark
 
 _columns = movements.c
@@ -69,6 +69,7 @@ async def find_call(connection: AsyncConnection, account: str, call_id: str) -> 
     given = await _legs(connection, places[0].bucket, [place.sequence for place in refunds])
     last = [leg for leg in legs if leg.sequence == places[-1].sequence]
     return ArchivedCall(
+        entries=len(places),
         is_final=not last[0].marks & Mark.PROVISIONAL,
         seconds=last[0].seconds,
         accounts=tuple(leg.account for leg in last),
@@ -83,27 +84,45 @@ async def find_opening(
 ) -> BucketOpening:
     """Return the sums of a bucket's archived entries below a number, or of all of them."""
     where = [_columns.bucket == bucket]
+    lost = [gaps.c.bucket == bucket]
     if before_sequence is not None:
         where.append(_columns.sequence < before_sequence)
-    totals = (
+        lost.append(gaps.c.last_sequence < before_sequence)
+    # An adjustment in a gap stands for all that was lost there.
+    bridged = select(gaps.c.last_sequence).where(*lost)
+    counted = func.count().filter(_columns.sequence.not_in(bridged))
+    kept = func.count(distinct(_columns.sequence)).filter(_columns.sequence.not_in(bridged))
+    length = gaps.c.last_sequence - gaps.c.first_sequence + 1
+    (entries,) = (await connection.execute(select(kept).where(*where))).one()
+    gap = (
         await connection.execute(
-            select(func.count(distinct(_columns.sequence)), func.max(_columns.sequence)).where(
-                *where
-            )
+            select(func.sum(length), func.max(gaps.c.last_sequence)).where(*lost)
         )
     ).one()
+    (last,) = (await connection.execute(select(func.max(_columns.sequence)).where(*where))).one()
     rows = await connection.execute(
         select(
             _columns.account,
-            func.count(),
+            counted,
             func.sum(_columns.amount_micros),
             func.max(_columns.account_sequence),
         )
         .where(*where)
         .group_by(_columns.account)
     )
+    lost_movements = await connection.execute(
+        select(gap_movements.c.account, func.sum(gap_movements.c.movements))
+        .where(
+            gap_movements.c.bucket == bucket,
+            gap_movements.c.last_sequence.in_(bridged),
+        )
+        .group_by(gap_movements.c.account)
+    )
+    stand_ins = {row[0]: int(row[1]) for row in lost_movements}
     # PostgreSQL sums big integers to a Decimal, exactly.
-    accounts = {row[0]: Opening(row[1], int(row[2]), row[3]) for row in rows}
+    accounts = {
+        row[0]: Opening(row[1] + stand_ins.get(row[0], 0), int(row[2]), row[3]) for row in rows
+    }
     twice = await connection.execute(
         select(_columns.account, _columns.reference)
         .where(
@@ -117,7 +136,10 @@ async def find_opening(
         .limit(_SETTLED_TWICE_MAX)
     )
     return BucketOpening(
-        totals[0], totals[1] or 0, accounts, tuple((row[0], row[1]) for row in twice)
+        entries=entries + int(gap[0] or 0),
+        sequence=max(last or 0, gap[1] or 0),
+        accounts=accounts,
+        settled_twice=tuple((row[0], row[1]) for row in twice),
     )
 
 

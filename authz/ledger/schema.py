@@ -81,6 +81,27 @@ disowned = Table(
     *(column._copy() for column in movements.columns),
 )
 
+#: Entries that neither store nor archive has any more, as a repair found them. What they moved is
+#: in `movements`: one adjustment per account, at `last_sequence`.
+gaps = Table(
+    "gaps",
+    metadata,
+    Column("bucket", SmallInteger, primary_key=True, autoincrement=False),
+    Column("last_sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("first_sequence", BigInteger, nullable=False),
+    Column("repaired_at", BigInteger, nullable=False),
+)
+
+#: For how many lost movements of an account the adjustment in a gap stands.
+gap_movements = Table(
+    "gap_movements",
+    metadata,
+    Column("bucket", SmallInteger, primary_key=True, autoincrement=False),
+    Column("last_sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("account", Text, primary_key=True),
+    Column("movements", BigInteger, nullable=False),
+)
+
 #: How far each stream of the store is archived: `entry_id` is that of the last entry stored,
 #: "0-0" before the first; `sequence` that entry's own (of a ledger) or the count of entries.
 cursors = Table(
