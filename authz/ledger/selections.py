@@ -100,6 +100,8 @@ def _passes(account: str) -> ColumnElement[bool]:
         select(other.c.leg).where(
             other.c.bucket == movements.c.bucket,
             other.c.sequence == movements.c.sequence,
-            other.c.account == account,
+            # As an expression, lest SQLite look through all that this account ever had for the
+            # entry, by an index of accounts, instead of finding it by its key.
+            other.c.account + "" == account,
         )
     )
