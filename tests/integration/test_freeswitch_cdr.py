@@ -205,6 +205,12 @@ async def test_a_charge_can_begin_after_the_answer(door: Door, world: World) -> 
     assert told(await door.report(later))["seconds"] == 0
 
 
+async def test_a_caller_s_own_uuid_may_look_like_a_later_call(door: Door) -> None:
+    # With inbound-use-callid-as-uuid the caller's Call-ID is the uuid.
+    record = cdr(uuid="x#2", authz_call="x#2", **MARKS)
+    assert told(await door.report(record))["call_id"] == "x#2"
+
+
 async def test_a_leg_can_go_on_with_the_call_of_another(door: Door, world: World) -> None:
     await world.granted("gone#2", "3001")
     marks = {**MARKS, "authz_call": "gone#2", "direction": "outbound"}

@@ -56,7 +56,7 @@ def settle_of(cdr: Cdr, rules: CdrRules) -> SettleRequest | Ignored:
         raise InvalidInput("variables.uuid", "is missing")
     mark = leg.variable(variables.CALL)
     # A mark may have been copied to another leg; LEG is on one that goes on with that leg's call.
-    if mark and uuid in (mark.partition("#")[0], leg.variable(variables.LEG)):
+    if mark and uuid in (mark, mark.partition("#")[0], leg.variable(variables.LEG)):
         return _settle(cdr, rules, mark, _marked_payer(leg) or rules.find_payer(leg))
     if mark or leg.get("Call-Direction") == "outbound":
         return Ignored(uuid, "not the charged leg")
