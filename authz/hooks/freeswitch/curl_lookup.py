@@ -36,6 +36,8 @@ NO_PAYER: Final = refusal_of(REASONS["account_unknown"])
 INVALID_CALL: Final = Refusal("invalid_input", 403, "CALL_REJECTED")
 
 FindPayer = Callable[[Event], Payer | None]
+#: Names and values as they came.
+Form = dict[bytes, bytes]
 
 
 class Question(NamedTuple):
@@ -57,28 +59,35 @@ class Question(NamedTuple):
     at_us: int | None
 
 
-def read_form(body: bytes) -> Event:
-    """Return the fields of a form; of one that is there twice, the first. Raises Problem.
+def read_form(body: bytes) -> Form:
+    """Return the fields of a form, still encoded; of one that is there twice, the first.
 
-    The switch writes a blank as %20 and never means one by `+`.
+    Raises Problem.
     """
-    headers: dict[str, str | list[str]] = {}
+    form: Form = {}
     pairs = body.split(b"&", _FIELDS_MAX)
     if len(pairs) > _FIELDS_MAX:
         raise Problem(400, "invalid_input", f"more than {_FIELDS_MAX} fields")
     for pair in pairs:
         name, _, value = pair.partition(b"=")
-        headers.setdefault(_text(name), _text(value))
-    return Event(headers)
+        form.setdefault(name, value)
+    return form
+
+
+def event_of_form(form: Form) -> Event:
+    """Return the event that a form spells: the switch makes both alike."""
+    return Event({_text(name): _text(value) for name, value in form.items()})
 
 
 def read_lookup(
-    event: Event, contexts: Sequence[str], find_payer: FindPayer, longest_seconds: int
+    form: Form, contexts: Sequence[str], find_payer: FindPayer, longest_seconds: int
 ) -> Question | None:
     """Return what is asked, or None if the lookup concerns no context of ours."""
-    context = event.get("Hunt-Context")
-    if event.get("section") != "dialplan" or context not in contexts:
+    context = _text(form.get(b"Hunt-Context", b""))
+    # Most lookups are none of our business; decoding them would cost more than all the rest.
+    if form.get(b"section") != b"dialplan" or context not in contexts:
         return None
+    event = event_of_form(form)
     payer = find_payer(event)
     request, flaw = _request(event, payer, longest_seconds)
     destination = tuple(event.variable(variables.DESTINATION).split())
@@ -132,4 +141,5 @@ def _caller(number: str) -> str | None:
 
 
 def _text(part: bytes) -> str:
+    # The switch writes a blank as %20 and never means one by `+`.
     return (unquote_to_bytes(part) if b"%" in part else part).decode("utf-8", "replace")

@@ -53,8 +53,8 @@ class Dialplan(Endpoint):
 
     def decode(self, request: Request) -> Payload:
         """Return the question of the lookup, or None if it is not for us."""
-        event = read_form(request.body)
-        return read_lookup(event, self._contexts, self._find_payer, self._longest_seconds)
+        form = read_form(request.body)
+        return read_lookup(form, self._contexts, self._find_payer, self._longest_seconds)
 
     def order_key(self, payload: Question | None) -> OrderKey:
         """Order by call."""
