@@ -54,17 +54,28 @@ class PostgresServer:
             [self._binaries / "initdb", "--auth=trust", "--username=test", "--no-sync", "-D", data],
             check=True, capture_output=True, cwd="/", **owner,
         )  # fmt: skip
-        command = [
+        self._owner = owner
+        self._command = [
             self._binaries / "postgres", "-D", data, "-k", self._host, "-h", "",
             "-c", "max_connections=200", "-c", "fsync=off",
         ]  # fmt: skip
-        with (Path(self._host) / "log").open("wb") as log_file:
+        self.start()
+
+    def start(self) -> None:
+        """Start the server, as it is at first and after `kill`."""
+        with (Path(self._host) / "log").open("ab") as log_file:
             self._server = subprocess.Popen(
                 # Ends with this process, whatever ends it.
-                ["setpriv", "--pdeathsig", "INT", "--", *map(str, command)],
-                stdout=log_file, stderr=log_file, cwd="/", **owner,
+                ["setpriv", "--pdeathsig", "INT", "--", *map(str, self._command)],
+                stdout=log_file, stderr=log_file, cwd="/", **self._owner,
             )  # fmt: skip
         self._wait_until_ready()
+
+    def kill(self) -> None:
+        """End the server and all its processes at once, as a crash does."""
+        # Its children notice that it is gone, and end; a new server waits for them.
+        self._server.kill()
+        self._server.wait()
 
     def new_database(self) -> str:
         """Create an empty database; return its URL."""
