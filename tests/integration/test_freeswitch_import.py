@@ -13,7 +13,7 @@ from freeswitch.doors import CDR, CDR_BUSY, CDR_CALLED_LEG, CDR_UUID, cdr, recor
 
 from authz.cli import main
 from authz.errors import CallUnknown, InvalidInput, NotExecuted
-from authz.hooks.freeswitch.cdr_files import DONE_DIRECTORY, import_records
+from authz.hooks.freeswitch.cdr_files import DONE_DIRECTORY, REMARKABLE_MAX, import_records
 from authz.hooks.freeswitch.cdr_settle import CdrRules
 from authz.hooks.freeswitch.lookup import Payer
 from authz.model import Settlement, SettleRequest
@@ -190,6 +190,14 @@ async def test_what_cannot_be_read_is_dead(tmp_path: Path) -> None:
 
         report = await import_records(tmp_path, RULES, settle, _ignore)
         assert [one.detail for one in report.remarkable if one.seconds] == [str(error)]
+
+
+async def test_not_every_dead_file_is_told_of(tmp_path: Path) -> None:
+    for number in range(REMARKABLE_MAX + 1):
+        (tmp_path / f"{number}.cdr.json").touch()
+    report = await import_records(tmp_path, RULES, no_settle, _ignore)
+    assert len(report.remarkable) == REMARKABLE_MAX
+    assert report.left == report.counts["cannot be booked"] == REMARKABLE_MAX + 1
 
 
 async def test_a_directory_must_be_usable(tmp_path: Path) -> None:

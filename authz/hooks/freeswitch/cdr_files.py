@@ -30,6 +30,8 @@ SUFFIX: Final = ".cdr.json"
 #: Where files go whose call is booked, below the directory they were in.
 DONE_DIRECTORY: Final = "imported"
 _FILE_BYTES_MAX: Final = 16_777_216
+#: Reports that are kept of files that somebody should look at; the counts tell of all.
+REMARKABLE_MAX: Final = 1_000
 
 Settle = Callable[[SettleRequest], Awaitable[Settlement | Spooled]]
 #: Called with how many files are done, and of how many.
@@ -62,7 +64,7 @@ class ImportReport(Struct, frozen=True):
     """What became of a directory. `stopped` says why the run ended with files unread, if it did."""
 
     counts: dict[str, int]
-    #: Those that somebody should look at: dead, or booked before with other seconds.
+    #: The first of those that somebody should look at: dead, or booked before with other seconds.
     remarkable: list[FileReport]
     left: int
     stopped: str | None = None
@@ -96,7 +98,7 @@ async def import_records(
         except (StoreError, SpoolFull) as error:
             return ImportReport(counts, remarkable, len(paths) - place, str(error))
         counts[report.fate.value] += 1
-        if report.fate in (Fate.DEAD, Fate.DIFFERENT):
+        if report.fate in (Fate.DEAD, Fate.DIFFERENT) and len(remarkable) < REMARKABLE_MAX:
             remarkable.append(report)
         if report.fate is not Fate.DEAD:
             _put_away(path, done_directory)
