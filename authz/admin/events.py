@@ -58,9 +58,10 @@ class RechargePath(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RechargeQuery(Struct, frozen=True, forbid_unknown_fields=True):
-    """Which recharges that are not credited: of an account, in a state."""
+    """Which recharges that are not credited: of an account, of a tree, in a state."""
 
     account: AccountId | None = None
+    under: AccountId | None = None
     state: Annotated[StateName, Meta(description="Only those in this state.")] | None = None
     cursor: Cursor | None = None
     limit: PageLength = 100
@@ -68,7 +69,7 @@ class RechargeQuery(Struct, frozen=True, forbid_unknown_fields=True):
 
 async def list_events(services: Services, query: EventQuery, _: None) -> EventPage:
     """Page through events."""
-    return await services.events.events(query)
+    return await services.events.events(query, await services.accounts.tree(query.under))
 
 
 async def list_deliveries(services: Services, query: DeliveryQuery, _: None) -> DeliveryPage:
@@ -126,7 +127,10 @@ async def retry_webhook(services: Services, path: WebhookPath, _: None) -> Retri
 
 async def list_recharges(services: Services, query: RechargeQuery, _: None) -> RechargeList:
     """Page through recharges that wait for money."""
-    return await services.recharges.page(query.account, query.state, query.cursor, query.limit)
+    tree = await services.accounts.tree(query.under)
+    return await services.recharges.page(
+        query.account, query.state, query.cursor, query.limit, tree
+    )
 
 
 async def recharge_succeeded(
@@ -153,7 +157,7 @@ async def _account_of(services: Services, path: RechargePath) -> str | None:
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/events", "List alerts and recharge requests, the newest first.",
           list_events, EventQuery, None, {200: EventPage},
-          Role.READ, Within("account", is_filled=True)),
+          Role.READ, Within("under", is_filled=True, also=("account",))),
     Route("GET", "/v1/deliveries", "List what became of telling events, the newest first.",
           list_deliveries, DeliveryQuery, None, {200: DeliveryPage}, Role.READ, Reach.WHOLE),
     Route("POST", "/v1/deliveries/{id}/retry", "Send a dead letter again, or a waiting one now.",
@@ -180,7 +184,7 @@ ROUTES: tuple[Route, ...] = (
           retry_webhook, WebhookPath, None, {200: Retried}, Role.OPERATE, Reach.WHOLE),
     Route("GET", "/v1/recharges", "List requested recharges that are not credited.",
           list_recharges, RechargeQuery, None, {200: RechargeList},
-          Role.READ, Within("account", is_filled=True)),
+          Role.READ, Within("under", is_filled=True, also=("account",))),
     Route("POST", "/v1/recharges/{id}/succeeded",
           "Credit a requested recharge, once, however late and often it is said.",
           recharge_succeeded, RechargePath, RechargeSucceeded, {200: Posted},

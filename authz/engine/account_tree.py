@@ -51,6 +51,11 @@ class AccountTree:
             raise NotFound(f"no account {top}")
         return cls(client, directory, chain.tag, chain.ids[::-1])
 
+    @property
+    def bucket(self) -> int:
+        """The index of the bucket in which the tree's records are."""
+        return keys.TAGS.index(self._tag)
+
     async def contains(self, account_id: str) -> bool:
         """Whether this account is the tree's top or below it."""
         chain = await self._directory.chain(account_id)

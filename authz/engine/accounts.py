@@ -153,7 +153,7 @@ class AccountService:
         """
         if not 1 <= limit <= PAGE_LENGTH_MAX:
             raise InvalidInput("limit", f"must be from 1 to {PAGE_LENGTH_MAX}")
-        tree = None if under is None else await AccountTree.of(self._client, self._directory, under)
+        tree = await self.tree(under)
         if parent is not None:
             await self.read(parent)
             if tree is not None and not await tree.contains(parent):
@@ -165,6 +165,12 @@ class AccountService:
         if parent is not None:
             index = keys.children(keys.tag_of_root(await self._root_of(parent)), parent)
         return await self._indexed(index, cursor, q.lower() if q else "", limit)
+
+    async def tree(self, top: str | None) -> AccountTree | None:
+        """Return the tree of an account, None for None; raises NotFound."""
+        if top is None:
+            return None
+        return await AccountTree.of(self._client, self._directory, top)
 
     async def _indexed(
         self, index: bytes, cursor: str | None, wanted: str, limit: int

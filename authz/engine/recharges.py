@@ -14,6 +14,7 @@ from typing import Annotated, Final, Literal, NamedTuple
 from msgspec import Meta, Struct
 
 from authz import log
+from authz.engine.account_tree import AccountTree
 from authz.engine.clock import StoreClock, format_moment
 from authz.engine.postings import (
     REFERENCE_KEEP_SECONDS,
@@ -39,6 +40,8 @@ from authz.validation import parse_bucket_cursor
 REQUEST_KEEP_SECONDS: Final = REFERENCE_KEEP_SECONDS
 _CHECKS_PAGE: Final = 100
 _SCAN_FIELDS: Final = 500
+#: Requests that one question looks through, so that it ends soon also where few match.
+_EXAMINED_MAX: Final = 20_000
 #: Accounts looked at in one pass over a bucket; more wait for the next.
 _CHECKS_MAX: Final = 1_000
 _SWEEP_SECONDS: Final = 15
@@ -228,9 +231,14 @@ class RechargeService:
         return match["account"]
 
     async def page(
-        self, account: str | None, state: StateName | None, cursor: str | None, limit: int
+        self,
+        account: str | None,
+        state: StateName | None,
+        cursor: str | None,
+        limit: int,
+        tree: AccountTree | None = None,
     ) -> RechargeList:
-        """Return about `limit` recharges that are not credited.
+        """Return about `limit` recharges that are not credited, of a tree if one is given.
 
         Raises NotFound for an unknown account, InvalidInput for a forged cursor.
         """
@@ -240,16 +248,22 @@ class RechargeService:
             if tag is None:
                 raise NotFound(f"no account {account}")
             tags = (tag,)
+        elif tree is not None:
+            tags = (keys.TAGS[tree.bucket],)
         bucket, position = parse_bucket_cursor(cursor, len(tags))
         found: dict[str, RechargeView] = {}
-        while bucket < len(tags) and len(found) < limit:
+        examined = 0
+        while bucket < len(tags) and len(found) < limit and examined < _EXAMINED_MAX:
             answer = await self._client.execute(
                 "HSCAN", keys.recharges(tags[bucket]), position, "COUNT", _SCAN_FIELDS
             )
             position = int(answer[0])
             for view in map(_view, answer[1][::2], answer[1][1::2]):
-                if account in (None, view.account) and state in (None, view.state):
+                if account not in (None, view.account) or state not in (None, view.state):
+                    continue
+                if tree is None or await tree.contains(view.account):
                     found[view.id] = view
+            examined += len(answer[1]) // 2
             bucket += position == 0
         next_cursor = f"{bucket}-{position}" if bucket < len(tags) else None
         return RechargeList(tuple(found.values()), next_cursor)
@@ -292,8 +306,9 @@ class RechargeSweeper:
         while True:
             try:
                 await self.sweep()
-            except AuthzError as error:
-                log.event("recharge_sweep_failed", level="warning", error=error)
+            except Exception as error:
+                level: log.LevelName = "warning" if isinstance(error, AuthzError) else "error"
+                log.event("recharge_sweep_failed", level=level, error=error)
             await asyncio.sleep(_SWEEP_SECONDS)
 
     async def sweep(self) -> int:

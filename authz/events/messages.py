@@ -26,11 +26,13 @@ SortName = Literal["at", "-at"]
 class EventQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Which events: of one account, of a name or pattern, in a window; the newest first.
 
+    `under` is the top of a tree: the events of all accounts in it that are not closed.
     `sort=at` has the oldest first. `start` and `end` are dates (UTC), RFC 3339 times or Unix
     seconds; `end` is the first moment outside, or the last day inside.
     """
 
     account: AccountId | None = None
+    under: AccountId | None = None
     event: (
         Annotated[
             str,

@@ -14,6 +14,7 @@ from typing import Any, Final
 import aiohttp
 import pytest
 from admin_site import AdminSite, open_site
+from archives import drain_all
 from audit_helper import assert_clean_audit
 
 from authz.admin.handlers import ROUTES
@@ -217,6 +218,29 @@ async def test_lists_hold_the_tree_alone(path: str, walker: Walker) -> None:
         assert json.loads(body)["accounts"][0]["parent"] is None
     if path == "/v1/calls":
         assert sorted(one["account"] for one in json.loads(body)["calls"]) == sorted(INSIDE)
+
+
+@pytest.mark.parametrize("kind", ["events", "recharges"])
+async def test_what_happened_is_listed_for_the_whole_tree(walker: Walker, kind: str) -> None:
+    await drain_all(walker.site.archive)
+    for limit in (1, 3, 100):
+        found: list[dict[str, Any]] = []
+        path = f"/v1/{kind}?limit={limit}"
+        while True:
+            status, body = await walker.ask("GET", path)
+            assert status == 200
+            assert "zz-" not in body
+            page = json.loads(body)
+            found += page[kind]
+            if page["cursor"] is None:
+                break
+            path = f"/v1/{kind}?limit={limit}&cursor={page['cursor']}"
+        assert len({one["id"] for one in found}) == len(found)
+        assert {one["account"] for one in found} == set(INSIDE)
+    _, body = await walker.ask("GET", f"/v1/{kind}?under=tree-leaf")
+    assert {one["account"] for one in json.loads(body)[kind]} == {"tree-leaf", "tree-leaf-1"}
+    _, body = await walker.ask("GET", f"/v1/{kind}?account=tree-leaf")
+    assert {one["account"] for one in json.loads(body)[kind]} == {"tree-leaf"}
 
 
 async def test_pages_of_the_tree_go_on_where_they_ended(walker: Walker) -> None:
