@@ -57,7 +57,9 @@ class Office:
         await drain_all(self.archive)
 
     def start(self) -> None:
-        """Deliver in the background."""
+        """Deliver in the background, unless that is done already."""
+        if self._task is not None:
+            return
         self._task = asyncio.create_task(self.worker.run())
 
     async def stop(self) -> None:

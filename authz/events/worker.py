@@ -76,8 +76,9 @@ class DeliveryWorker:
                     if time.monotonic() - buried_at >= _BURYING_SECONDS:
                         await self._bury()
                         buried_at = time.monotonic()
-                    if time.monotonic() - cleaned_at >= _CLEANING_SECONDS:
-                        await self._clean()
+                    is_clean = time.monotonic() - cleaned_at < _CLEANING_SECONDS
+                    # One batch a turn: nothing that is due waits for the broom.
+                    if not is_clean and not await self._outbox.purge(int(time.time())):
                         cleaned_at = time.monotonic()
                     self._is_away = False
                 except Exception as error:
@@ -169,14 +170,6 @@ class DeliveryWorker:
         buried = await self._outbox.bury_unwanted(webhook_ids, int(time.time()), has_mail=has_mail)
         if buried:
             log.event("deliveries_without_receiver", level="warning", deliveries=buried)
-
-    async def _clean(self) -> None:
-        removed = 0
-        while batch := await self._outbox.purge(int(time.time())):
-            removed += batch
-            await asyncio.sleep(0)
-        if removed:
-            log.event("old_events_removed", rows=removed)
 
     def _note_trouble(self, error: Exception) -> None:
         """Tell once what is in the way; what is not expected, every time."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -390,6 +391,43 @@ async def test_two_offices_send_each_once(
                 await (one, other)[number % 2].fall_low(f"a{number}")
             await one.settled(*["delivered"] * 30)
     assert len(inbox.ids) == len(set(inbox.ids)) == 30
+
+
+async def test_in_all_confusion_every_event_arrives(
+    world: World, archive_url: str, tmp_path: Path, inbox: Inbox, rng: random.Random
+) -> None:
+    """Offices that die all the time, receivers that fail half of the time."""
+
+    async def moody(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(rng.random() / 50)
+        mood = rng.choice((drop, answer_with(503), answer_with(204), answer_with(204)))
+        return await mood(request)
+
+    settings = EventSettings(attempts_max=100, retry_seconds=1)
+    async with (
+        open_office(world, tmp_path, archive_url, events=settings) as one,
+        open_office(world, tmp_path, archive_url, events=settings) as other,
+    ):
+        secret = await one.webhook("crm", inbox.url)
+        inbox.respond = moody
+        for number in range(30):
+            office = rng.choice((one, other))
+            await office.fall_low(f"a{number}")
+            office.start()
+            await asyncio.sleep(rng.random() / 20)
+            await rng.choice((one, other)).stop()
+        inbox.respond = answer_with(204)
+        one.start()
+        for _ in range(200):
+            await let_time_pass(one, 5)
+            if all(row.state == "delivered" for row in await one.rows()):
+                break
+            await asyncio.sleep(0.05)
+        rows = await one.settled(*["delivered"] * 30)
+        assert set(inbox.ids) == {row.event_id for row in rows}
+        for place in range(len(inbox.requests)):
+            inbox.verified(secret, place)
+        await assert_clean_audit(world.client, one.archive)
 
 
 async def test_a_lost_lease_records_nothing(office: Office, inbox: Inbox) -> None:

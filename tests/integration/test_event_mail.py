@@ -44,7 +44,7 @@ async def office(world: World, tmp_path: Path, box: MailBox) -> AsyncIterator[Of
 
 def mail_settings(box: MailBox, **fields: Any) -> EmailSettings:
     """Return settings for a mailbox on this host."""
-    fields = {"security": "none", "sender": "authz@example.net", "timeout_seconds": 2, **fields}
+    fields = {"security": "none", "sender": "authz@example.net", "timeout_seconds": 1, **fields}
     return EmailSettings(host="127.0.0.1", port=box.port, **fields)
 
 
@@ -159,7 +159,7 @@ async def test_what_is_refused_for_good_is_a_dead_letter_at_once(
 
 
 @pytest.mark.parametrize(
-    ("fault", "error"), [("hang", "no answer within 2 s"), ("cut", "SMTPServerDisconnected")]
+    ("fault", "error"), [("hang", "no answer within 1 s"), ("cut", "SMTPServerDisconnected")]
 )
 async def test_hanging_and_cutting_in_the_middle_are_failures(
     office: Office, box: MailBox, fault: str, error: str
