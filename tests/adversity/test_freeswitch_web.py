@@ -146,14 +146,15 @@ async def test_daemons_die_and_records_are_imported(
         Life(str(uuid.UUID(int=rng.getrandbits(128))), to, rng.choice((0, 1, 30, 59, 60, 61)))
         for to in places
     ]
-    waiting = iter(lives)
+    waiting = list(lives)
+    struck_at = rng.randrange(CALLS // 2, CALLS - LINES)
 
     async def line() -> None:
-        for life in waiting:
-            await switch.live(life)
+        while waiting:
+            await switch.live(waiting.pop())
 
     async def strike() -> None:
-        await asyncio.sleep(0.1 + rng.random() * 0.2)
+        await until(lambda: len(waiting) <= struck_at)
         await daemon.kill()
         if rng.random() < 0.5:
             await daemon.kill_store()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
@@ -85,6 +86,13 @@ async def test_a_call_we_never_saw_is_booked_from_its_record(door: Door, world: 
     called = told(await door.report(name=CDR_CALLED_LEG))
     assert called["result"] == "ignored: not the charged leg"
     assert told(await door.report())["duplicate"] is True
+    assert await spent(world) == (6_000, 3_000)
+
+
+async def test_one_record_sent_many_times_at_once_is_booked_once(door: Door, world: World) -> None:
+    record = cdr()
+    answers = [told(one) for one in await asyncio.gather(*(door.report(record) for _ in range(12)))]
+    assert sorted(answer["duplicate"] for answer in answers) == [False] + [True] * 11
     assert await spent(world) == (6_000, 3_000)
 
 

@@ -15,6 +15,7 @@ from freeswitch.doors import (
     LOOKUP_UUID,
     Document,
     Door,
+    Recorded,
     all_recorded,
     lab,
     lookup,
@@ -78,6 +79,25 @@ async def test_the_recorded_lookups_are_decided_once(door: Door, world: World) -
     assert (await door.ask(name=LOOKUP)).actions == document.actions
     assert (await world.state("sub")).calls == 1
     await end(world)
+
+
+async def test_one_call_asked_for_many_times_at_once_is_one_call(door: Door, world: World) -> None:
+    documents = await asyncio.gather(*(door.ask() for _ in range(12)))
+    assert len({str(document.actions) for document in documents}) == 1
+    assert documents[0].ending[0] == "transfer"
+    assert (await world.state("sub")).calls == 1
+    await end(world)
+
+
+async def test_a_lookup_beyond_every_measure_is_left_to_the_static_dialplan(door: Door) -> None:
+    headers, body = recorded(LOOKUP)
+    kept = [line for line in headers if not line.startswith("Content-Length")]
+    body += b"&variable_x=" + b"x" * 65_536
+    request = Recorded([*kept, f"Content-Length: {len(body)}"], body)
+    assert (await door.post(DIALPLAN_PATH, request)).status == 413
+    assert (
+        await door.post(DIALPLAN_PATH, Recorded([*kept, "Content-Length: 0"], b""))
+    ).status == 200
 
 
 @pytest.mark.parametrize("transcript", ["04a", "04b", "04c", "04d", "04e", "04f", "04g", "04i"])
