@@ -36,6 +36,7 @@ class Subcommand(NamedTuple):
 SUBCOMMANDS: Final[dict[str, Subcommand]] = {
     "serve": Subcommand("authz.cli.serve", "Run the daemon."),
     "demo": Subcommand("authz.cli.demo_command", "Show a daemon at work on a store of its own."),
+    "health": Subcommand("authz.cli.health_command", "Ask whether the daemon answers."),
     "config": Subcommand("authz.cli.config_command", "Show every setting, its value and meaning."),
     "account": Subcommand("authz.cli.account_command", "Keep accounts."),
     "credit": Subcommand("authz.cli.credit_command", "Give an account money."),
