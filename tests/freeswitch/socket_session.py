@@ -85,6 +85,7 @@ class SocketSession(asyncio.Protocol):
         self._reader = CommandReader()
         self._unread = b""
         self._transport: asyncio.Transport | None = None
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         #: Every command that came, for tests to look at.
         self.commands: list[Command] = []
 
@@ -122,6 +123,8 @@ class SocketSession(asyncio.Protocol):
         """Forget the connection: called by the event loop."""
         self.switch.sessions.discard(self)
         self._transport = None
+        if not self.gone.done():
+            self.gone.set_result(None)
 
     # What the switch says.
 

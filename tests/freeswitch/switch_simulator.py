@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import socket
 import time
 import uuid
 from collections.abc import Callable, Coroutine
@@ -83,7 +84,8 @@ class SwitchSimulator:
         self.scheduler = Scheduler(self.clock, self._schedule_changed)
         self.port = 0
         self._sequence = 0
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
+        self._accepting: set[asyncio.Task[None]] = set()
         self._heartbeat: asyncio.TimerHandle | None = None
         self._doors: dict[str, Door] = {}
         self._sockets: dict[str, OutboundDoor] = {}
@@ -174,23 +176,29 @@ class SwitchSimulator:
         for leg in [leg for leg in self.legs.values() if leg.is_caller]:
             self.hang_up(leg, "SYSTEM_SHUTDOWN")
         await asyncio.sleep(0.05)
-        for session in tuple(self.sessions):
+        sessions = tuple(self.sessions)
+        for session in sessions:
             session.say_goodbye()
+        if sessions:
+            await asyncio.wait([session.gone for session in sessions], timeout=1)
         await self.crash()
 
     async def crash(self) -> None:
         """Die: no event, no goodbye, and nobody listens any more."""
+        for door in tuple(self._sockets.values()):
+            door.abort()
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
+            await asyncio.gather(*self._accepting)
         self.drop_connections()
-        for socket in tuple(self._sockets.values()):
-            socket.abort()
-        if self._server is not None:
-            self._server.close()
-            self._server = None
         if self._heartbeat is not None:
             self._heartbeat.cancel()
         self.scheduler.close()
         self.legs.clear()
-        await asyncio.sleep(0)
+        for session in tuple(self.sessions):
+            await session.gone
 
     async def restart(self) -> None:
         """Come up again, with a new identity and without calls."""
@@ -381,12 +389,28 @@ class SwitchSimulator:
     # Inside.
 
     async def _listen(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: SocketSession(self), "127.0.0.1", self.port, reuse_address=True
-        )
-        self.port = self._server.sockets[0].getsockname()[1]
+        # Not a server of asyncio's: closing one loses connections that it is about to accept,
+        # which then are neither served nor closed.
+        listener = socket.create_server(("127.0.0.1", self.port), backlog=1_000)
+        listener.setblocking(False)
+        self.port = listener.getsockname()[1]
+        self._listener = listener
+        asyncio.get_running_loop().add_reader(listener, self._accept, listener)
         self._heartbeat = self.clock.later(self.heartbeat_seconds, self._tell_heartbeat)
+
+    def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(BlockingIOError):
+            accepted, _ = listener.accept()
+            accepted.setblocking(False)
+            task = loop.create_task(self._welcome(accepted))
+            self._accepting.add(task)
+            task.add_done_callback(self._accepting.discard)
+
+    async def _welcome(self, accepted: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(OSError):
+            await loop.connect_accepted_socket(lambda: SocketSession(self), accepted)
 
     def _tell_heartbeat(self) -> None:
         self._heartbeat = self.clock.later(self.heartbeat_seconds, self._tell_heartbeat)
@@ -409,9 +433,9 @@ class SwitchSimulator:
         self, name: str, make: Callable[[], Headers], leg_uuid: str = "", body: str = ""
     ) -> None:
         receivers: list[SocketSession] = [one for one in self.sessions if one.wants(name)]
-        socket = self._sockets.get(leg_uuid)
-        if socket is not None and socket.wants(name):
-            receivers.append(socket)
+        door = self._sockets.get(leg_uuid)
+        if door is not None and door.wants(name):
+            receivers.append(door)
         if not receivers or self.is_silent:
             return
         headers = make() | self.moment()
@@ -514,9 +538,9 @@ class SwitchSimulator:
         self.emit(leg, "CHANNEL_HANGUP_COMPLETE")
         self.emit(leg, "CHANNEL_DESTROY")
         self._doors.pop(leg.uuid, None)
-        socket = self._sockets.pop(leg.uuid, None)
-        if socket is not None:
-            socket.leg_ended()
+        door = self._sockets.pop(leg.uuid, None)
+        if door is not None:
+            door.leg_ended()
         if leg.is_caller:
             self.ended[leg.uuid] = leg
             waiter = self._ended_waiters.pop(leg.uuid, None)
