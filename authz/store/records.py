@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from authz.causes import restore_cause
 from authz.errors import InvariantError
-from authz.reasons import Billing, CallClass, Direction
+from authz.reasons import BILLING_OF, CLASS_OF, Billing, CallClass, Direction
 from authz.store.constants import Kind, Mark, State
 from authz.store.layouts import (
     CALL_HEAD,
@@ -180,28 +180,40 @@ def ledger_strings(
     return pack_strings((*accounts, reference, number, description, *last))
 
 
+#: Members by their number: to ask an enumeration costs more than the rest of an entry.
+_KIND_OF = {int(kind): kind for kind in Kind}
+_DIRECTION_OF = tuple(Direction)
+_MARKS_OF = tuple(Mark(number) for number in range(2 * max(Mark)))
+
+
 def unpack_ledger_entry(entry_id: bytes, data: bytes) -> LedgerEntry:
-    """Return the ledger entry with this id in its stream, as the scripts have packed it."""
+    """Return the ledger entry with this id in its stream, as the scripts have packed it.
+
+    Raises InvariantError, struct.error, IndexError or ValueError for what is none.
+    """
     head = LEDGER_HEAD.unpack(data)
-    position = LEDGER_HEAD.size
-    legs = [LEDGER_LEG.unpack(data, position + leg * LEDGER_LEG.size) for leg in range(head.legs)]
-    texts = unpack_strings(data, position + head.legs * LEDGER_LEG.size)
+    kind = _KIND_OF.get(head.kind)
+    if kind is None:
+        raise InvariantError(f"ledger entry {head.sequence} has kind {head.kind}")
+    texts = unpack_strings(data, LEDGER_HEAD.size + head.legs * LEDGER_LEG.size)
     if len(texts) - head.legs not in (3, 4):
         raise InvariantError(f"ledger entry {head.sequence} has {len(texts)} texts")
+    legs = []
+    for number in range(head.legs):
+        leg = LEDGER_LEG.unpack(data, LEDGER_HEAD.size + number * LEDGER_LEG.size)
+        billing = BILLING_OF[leg.billing]
+        legs.append(LedgerLeg(texts[number], billing, leg.sequence, leg.amount, leg.balance))
     return LedgerEntry(
         head.sequence,
-        Kind(head.kind),
-        Mark(head.marks),
-        CallClass(head.call_class),
-        Direction(head.direction),
+        kind,
+        _MARKS_OF[head.marks],
+        CLASS_OF[head.call_class],
+        _DIRECTION_OF[head.direction],
         head.seconds,
         # The id begins with the store's clock in milliseconds.
         int(entry_id.partition(b"-")[0]) * 1_000,
         head.started_at,
-        tuple(
-            LedgerLeg(texts[index], Billing(leg.billing), leg.sequence, leg.amount, leg.balance)
-            for index, leg in enumerate(legs)
-        ),
+        tuple(legs),
         reference=texts[head.legs],
         number=texts[head.legs + 1],
         description=restore_cause(texts[head.legs + 2]),
