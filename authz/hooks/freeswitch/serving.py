@@ -7,6 +7,7 @@ serves it goes on; as soon as the store says that another process has it, this o
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import Final
 
 from authz import log
@@ -27,6 +28,8 @@ _RENEWALS: Final = 4
 _STANDBY_SECONDS: Final = 1.0
 #: How often requests of operators are looked for.
 _REQUESTS_SECONDS: Final = 0.25
+#: Events between the subscription and the link's word of it.
+_EARLY_MAX: Final = 10_000
 #: How often the store's calls are compared: the youngest are only judged the second time.
 _PASSES: Final = 2
 #: How often the store is tried again after a connection.
@@ -64,6 +67,7 @@ class SwitchServer:
         )
         self._link_task: asyncio.Task[None] | None = None
         self._core_uuid = ""
+        self._early: deque[Event] = deque(maxlen=_EARLY_MAX)
 
     @property
     def is_connected(self) -> bool:
@@ -141,9 +145,11 @@ class SwitchServer:
 
     async def on_up(self, connection: EventSocketConnection, core_uuid: str) -> None:
         """Take up what the switch has; a restarted one has nothing of before."""
-        self.agent.desk.connection = connection
         if self._has_restarted(core_uuid):
             self.agent.legs.forget_all()
+        self.agent.desk.connection = connection
+        while self._early:
+            self.agent.on_event(self._early.popleft())
         await take_up_channels(self.agent, connection)
         # A store that is away must not keep the switch's calls waiting; its part can.
         for _ in range(_PASSES):
@@ -169,9 +175,13 @@ class SwitchServer:
         return True
 
     def on_event(self, event: Event) -> None:
-        """Take one event."""
-        self.agent.on_event(event)
+        """Take one event; those that come before the link is up wait for that."""
+        if self.agent.desk.connection is None:
+            self._early.append(event)
+        else:
+            self.agent.on_event(event)
 
     def on_down(self, reason: str) -> None:
         """Decide nothing until the switch is back; its own timers limit its calls."""
+        self._early.clear()
         self.agent.desk.connection = None
