@@ -135,6 +135,8 @@ events = Table(
     Column("data", Text, nullable=False),
     Index("events_by_time", "at", "id"),
     Index("events_by_account", "account", "at", "id"),
+    Index("events_by_bucket", "bucket", "at", "id"),
+    Index("events_by_name", "event", "at", "id"),
 )
 
 #: The outbox: what is still to be told to whom, inserted together with its event.

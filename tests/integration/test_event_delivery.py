@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -14,7 +15,8 @@ from alerting import Office, open_office
 from audit_helper import assert_clean_audit
 from processes import until
 from receivers import Inbox, answer_with, closed_port, drop, hang, open_inbox
-from sqlalchemy import insert, select, update
+from sqlalchemy import Select, insert, select, text, update
+from sqlalchemy.dialects import sqlite
 from world import World
 
 from authz.config.alerts import EventSettings, WebhookSettings
@@ -508,6 +510,29 @@ async def test_events_are_listed_in_pages(office: Office) -> None:
         await office.service.events(EventQuery(sort="at", cursor=page.cursor))
     with pytest.raises(InvalidInput, match="another list"):
         await office.service.deliveries(DeliveryQuery(cursor=page.cursor))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [{}, {"account": "a"}, {"event": "balance.low"}, {"sort": "at", "start": "1000000000"},
+     {"account": "a", "event": "balance.*", "end": "1000000000"}],
+)  # fmt: skip
+async def test_no_list_of_events_sorts_or_reads_them_all(
+    local: Office, query: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Select[Any]] = []
+
+    async def note(wanted: Select[Any], limit: int) -> list[Any]:
+        asked.append(wanted.limit(limit + 1))
+        return []
+
+    monkeypatch.setattr(local.service, "_rows", note)
+    await local.service.events(EventQuery(**query))
+    (wanted,) = asked
+    text_of_query = wanted.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True})
+    async with local.archive.database.read() as connection:
+        plan = (await connection.execute(text(f"EXPLAIN QUERY PLAN {text_of_query}"))).all()
+    assert all("USING INDEX" in row.detail for row in plan), plan
 
 
 async def test_deliveries_are_listed_in_pages(office: Office, inbox: Inbox) -> None:

@@ -82,7 +82,8 @@ def _create_events() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("events_by_time", "events", ["at", "id"])
-    op.create_index("events_by_account", "events", ["account", "at", "id"])
+    for name, column in (("account", "account"), ("bucket", "bucket"), ("name", "event")):
+        op.create_index(f"events_by_{name}", "events", [column, "at", "id"])
     op.create_table(
         "deliveries",
         *(_text(name) for name in ("id", "event_id", "channel", "target", "state")),
