@@ -374,7 +374,7 @@ async def test_a_change_that_cannot_be_logged_is_told_in_the_process_log(
             )
         assert outcome == (503, "store_unavailable")
     (entry,) = (one for one in caplog.records if one.getMessage() == "change_not_recorded")
-    assert entry.fields["target"] == "acme"  # type: ignore[attr-defined]
+    assert entry.fields["target"] == "acme"
 
 
 async def test_many_at_once_are_all_logged(asker: Asker) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +20,7 @@ NOWHERE = "redis://127.0.0.1:1"
 
 
 def settings(token: str | None = None) -> Settings:
-    return Settings(state_dir="/nowhere", admin=AdminSettings(token=token))  # type: ignore[arg-type]
+    return Settings(state_dir=Path("/nowhere"), admin=AdminSettings(token=token))
 
 
 def bound(host: str) -> socket.socket:
