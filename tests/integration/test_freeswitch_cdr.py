@@ -285,6 +285,12 @@ async def test_a_spooled_settle_is_safe(door: Door) -> None:
     assert answer == {"call_id": "spooled", "settled": False, "spooled": True}
 
 
+async def test_a_record_of_long_ago_is_left_to_the_office(door: Door, world: World) -> None:
+    answer = told(await door.report(cdr(end_uepoch="1700000000000000")))
+    assert answer == {"call_id": CDR_UUID, "settled": False, "spooled": True}
+    assert await spent(world) == (0, 0)
+
+
 async def test_the_listener_s_rules_hold(door: Door, world: World) -> None:
     await door.open(access=Access(("another-password",)))
     assert (await door.report()).status == 401
