@@ -15,6 +15,7 @@ from helpers import until
 
 from authz.errors import AuthzError
 from authz.hooks.freeswitch import connection as connection_module
+from authz.hooks.freeswitch.command_queue import IN_FLIGHT_MAX, QUEUED_MAX
 from authz.hooks.freeswitch.connection import EventSocketConnection
 from authz.hooks.freeswitch.errors import (
     CommandFailed,
@@ -229,10 +230,10 @@ async def test_too_many_commands_wait_their_turn_and_more_are_refused() -> None:
     switch.is_silent = True
     asked = [
         asyncio.ensure_future(connection.api(f"eval {number}"))
-        for number in range(connection_module.QUEUED_MAX + 1_000)
+        for number in range(QUEUED_MAX + 1_000)
     ]
-    await until(lambda: connection.in_flight == connection_module.IN_FLIGHT_MAX)
-    assert connection.queued <= connection_module.QUEUED_MAX
+    await until(lambda: connection.in_flight == IN_FLIGHT_MAX)
+    assert connection.queued <= QUEUED_MAX
     switch.wake()
     answers = await asyncio.gather(*asked, return_exceptions=True)
     refused = [one for one in answers if isinstance(one, SwitchError)]
@@ -241,7 +242,7 @@ async def test_too_many_commands_wait_their_turn_and_more_are_refused() -> None:
         answer == str(number) for number, answer in enumerate(answers) if isinstance(answer, str)
     )
     assert len(refused) == 1_000
-    assert len(switch.api.log) == connection_module.QUEUED_MAX
+    assert len(switch.api.log) == QUEUED_MAX
     connection.close()
     await switch.close()
 

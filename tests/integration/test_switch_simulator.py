@@ -185,7 +185,8 @@ async def test_the_earliest_timer_wins_and_deleting_undoes_all(scene: Scene) -> 
     for seconds in (40, 20, 60):
         await scene.api(commands.sched_hangup(seconds, leg.uuid))
     due = scene.switch.scheduler.due_of(leg.uuid)
-    assert [one - due[0] for one in due] == [0, 20, 40]
+    # A second of the switch may have passed between two of them.
+    assert [(one - due[0] + 5) // 10 for one in due] == [0, 2, 4]
     assert await scene.api(commands.sched_kill(90, "own", leg.uuid)) == "+OK Added: 6"
     assert await scene.api(commands.sched_del(leg.uuid)) == "+OK Deleted: 3"
     assert await scene.api(commands.sched_del(leg.uuid)) == "+OK Deleted: 0"
@@ -262,8 +263,8 @@ async def test_variables_reach_the_callee_only_when_exported(scene: Scene) -> No
     (outgoing,) = scene.told("CHANNEL_OUTGOING", "outbound")
     assert outgoing.variable("authz_a") == "1"
     assert "variable_authz_b" not in outgoing
-    assert await scene.api(commands.uuid_getvar(leg.uuid, "authz_b")) == "2"
-    assert await scene.api(commands.uuid_getvar(leg.uuid, "nope")) == "_undef_"
+    assert await scene.api(f"uuid_getvar {leg.uuid} authz_b") == "2"
+    assert await scene.api(f"uuid_getvar {leg.uuid} nope") == "_undef_"
 
 
 async def test_plain_events_are_lossy_as_recorded() -> None:

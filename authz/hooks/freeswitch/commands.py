@@ -80,7 +80,6 @@ def execute(
     *,
     uuid: str = "",
     event_lock: bool = False,
-    event_uuid: str = "",
 ) -> bytes:
     """Run a dialplan application on a leg (by `uuid`, or the outbound socket's own).
 
@@ -92,8 +91,6 @@ def execute(
         headers["execute-app-arg"] = _line("argument", argument)
     if event_lock:
         headers["event-lock"] = "true"
-    if event_uuid:
-        headers["Event-UUID"] = uuid_word(event_uuid)
     return _send_message(uuid, headers)
 
 
@@ -118,11 +115,6 @@ def uuid_exists(uuid: str) -> str:
 def uuid_dump(uuid: str) -> str:
     """Ask for all that a channel is, in JSON."""
     return f"uuid_dump {uuid_word(uuid)} json"
-
-
-def uuid_getvar(uuid: str, name: str) -> str:
-    """Ask for a channel variable; the answer is `_undef_` when it is not set."""
-    return f"uuid_getvar {uuid_word(uuid)} {_variable_name(name)}"
 
 
 def uuid_setvar(uuid: str, name: str, text: str) -> str:
@@ -182,11 +174,6 @@ def sched_hangup(seconds: int, uuid: str, cause: str = "allotted_timeout") -> st
 def sched_kill(seconds: int, group: str, uuid: str, cause: str = "ALLOTTED_TIMEOUT") -> str:
     """Hang up later by a task of a group of its own, so that it can be replaced without a gap."""
     return f"sched_api +{_later(seconds)} {word('group', group)} {uuid_kill(uuid, cause)}"
-
-
-def sched_broadcast(seconds: int, uuid: str, path: str) -> str:
-    """Play a file or a tone to a leg later; `sched_del` of its uuid undoes it."""
-    return f"sched_broadcast +{_later(seconds)} {uuid_word(uuid)} {_path(path)} aleg"
 
 
 def sched_del(group: str) -> str:

@@ -18,21 +18,17 @@ from typing import Final, cast
 from authz import log
 from authz.errors import ProtocolError
 from authz.hooks.freeswitch import commands, frames
+from authz.hooks.freeswitch.command_queue import CommandQueue, fail_future
 from authz.hooks.freeswitch.errors import (
     CommandFailed,
     CommandNotSent,
     OutcomeUnknown,
-    SwitchError,
     SwitchRefused,
     SwitchUnreachable,
 )
 from authz.hooks.freeswitch.events import Event, event_of_frame
 from authz.hooks.freeswitch.frames import Frame, FrameReader
 
-#: Commands sent and not answered. The switch runs them one after the other anyway.
-IN_FLIGHT_MAX: Final = 256
-#: Commands that wait to be sent; more are refused at once.
-QUEUED_MAX: Final = 16_384
 #: Background jobs whose end is awaited.
 JOBS_MAX: Final = 1_024
 #: Events held back; from there on nothing is read, not even answers.
@@ -60,17 +56,6 @@ class Traffic:
         self.bad_events = 0
         self.commands = 0
         self.timeouts = 0
-
-
-class _Command:
-    """A command on its way. `is_sent` tells a caller whose patience ends what is known."""
-
-    __slots__ = ("answer", "data", "is_sent")
-
-    def __init__(self, data: bytes, answer: asyncio.Future[Frame]) -> None:
-        self.data = data
-        self.answer = answer
-        self.is_sent = False
 
 
 class EventSocketConnection(asyncio.Protocol):
@@ -101,8 +86,7 @@ class EventSocketConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._greeting: asyncio.Future[Frame] = self._loop.create_future()
         self._refusal: str | None = None
-        self._queued: deque[_Command] = deque()
-        self._in_flight: deque[_Command] = deque()
+        self._commands = CommandQueue(self._loop)
         self._flush_scheduled = False
         self._writing_paused = False
         self._jobs: dict[str, asyncio.Future[Event]] = {}
@@ -165,12 +149,12 @@ class EventSocketConnection(asyncio.Protocol):
     @property
     def in_flight(self) -> int:
         """How many commands are sent and not answered, those given up included."""
-        return len(self._in_flight)
+        return self._commands.in_flight
 
     @property
     def queued(self) -> int:
         """How many commands wait to be sent."""
-        return len(self._queued)
+        return self._commands.queued
 
     @property
     def lost(self) -> asyncio.Future[str]:
@@ -201,10 +185,7 @@ class EventSocketConnection(asyncio.Protocol):
         """
         if self._refusal is not None:
             raise CommandNotSent(self._refusal)
-        if len(self._queued) >= QUEUED_MAX:
-            raise CommandNotSent(f"{QUEUED_MAX} commands already wait to be sent")
-        command = _Command(data, self._loop.create_future())
-        self._queued.append(command)
+        command = self._commands.add(data)
         self._flush_soon()
         try:
             async with self._deadline(timeout_seconds):
@@ -259,16 +240,13 @@ class EventSocketConnection(asyncio.Protocol):
         *,
         uuid: str = "",
         event_lock: bool = False,
-        event_uuid: str = "",
         timeout_seconds: float | None = None,
     ) -> str:
         """Run a dialplan application on a leg; see `commands.execute` for what +OK is worth.
 
         On a synchronous outbound socket the answer comes only when the application has ended.
         """
-        data = commands.execute(
-            application, argument, uuid=uuid, event_lock=event_lock, event_uuid=event_uuid
-        )
+        data = commands.execute(application, argument, uuid=uuid, event_lock=event_lock)
         return await self.command(data, timeout_seconds)
 
     async def hang_up(self, cause: str, *, uuid: str = "") -> str:
@@ -328,7 +306,7 @@ class EventSocketConnection(asyncio.Protocol):
         except ProtocolError as error:
             self.abort(f"the switch does not speak its protocol: {error}")
             return
-        if self._queued:
+        if self._commands.queued:
             self._flush_soon()
         if self._holding:
             self._pace_reading()
@@ -343,15 +321,10 @@ class EventSocketConnection(asyncio.Protocol):
         if self._nudge_timer is not None:
             self._nudge_timer.cancel()
         reason = self._refusal or ""
-        for command in self._queued:
-            _fail(command.answer, CommandNotSent(reason))
-        for command in self._in_flight:
-            _fail(command.answer, OutcomeUnknown(reason))
+        self._commands.fail(reason)
         for job in self._jobs.values():
-            _fail(job, OutcomeUnknown(reason))
-        _fail(self._greeting, SwitchUnreachable(reason))
-        self._queued.clear()
-        self._in_flight.clear()
+            fail_future(job, OutcomeUnknown(reason))
+        fail_future(self._greeting, SwitchUnreachable(reason))
         # What came before the end still counts: a hang-up among it is a call to settle.
         self._holding = False
         while self._held:
@@ -393,11 +366,7 @@ class EventSocketConnection(asyncio.Protocol):
             else:
                 self._deliver(frame)
         elif kind in _ANSWER_TYPES:
-            if not self._in_flight:
-                raise ProtocolError("an answer to nothing")
-            command = self._in_flight.popleft()
-            if not command.answer.done():
-                command.answer.set_result(frame)
+            self._commands.take_answer(frame)
         elif kind in (frames.AUTH_REQUEST, frames.RUDE_REJECTION):
             if not self._greeting.done():
                 self._greeting.set_result(frame)
@@ -444,14 +413,7 @@ class EventSocketConnection(asyncio.Protocol):
         transport = self._transport
         if self._writing_paused or transport is None or transport.is_closing():
             return
-        parts = []
-        while self._queued and len(self._in_flight) < IN_FLIGHT_MAX:
-            command = self._queued.popleft()
-            if command.answer.done():
-                continue  # its caller went away
-            command.is_sent = True
-            parts.append(command.data)
-            self._in_flight.append(command)
+        parts = self._commands.take_sendable()
         if parts:
             self.traffic.commands += len(parts)
             self._sent_at = self._loop.time()
@@ -463,7 +425,7 @@ class EventSocketConnection(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        awaits_answers = bool(self._in_flight or self._jobs or self._queued)
+        awaits_answers = bool(self.in_flight or self.queued or self._jobs)
         pause = self._holding and (not awaits_answers or self._held_bytes >= HELD_BYTES_MAX)
         if pause and not self._reading_paused:
             transport.pause_reading()
@@ -473,7 +435,7 @@ class EventSocketConnection(asyncio.Protocol):
 
     def _nudge(self) -> None:
         now = self._loop.time()
-        is_idle = now - self._sent_at >= self._nudge_seconds and not self._in_flight
+        is_idle = now - self._sent_at >= self._nudge_seconds and not self.in_flight
         transport = self._transport
         if is_idle and transport is not None and not self._writing_paused:
             transport.write(commands.NUDGE)
@@ -492,13 +454,6 @@ def _checked(command: str, reply: str) -> str:
 
 def _first_line(data: bytes) -> str:
     return data.partition(b"\n")[0].decode("utf-8", "replace")
-
-
-def _fail(future: asyncio.Future[Frame] | asyncio.Future[Event], error: SwitchError) -> None:
-    if not future.done():
-        future.set_exception(error)
-        # Whoever waits gets it; where nobody does, the loop need not complain of it.
-        future.exception()
 
 
 def _words(error: BaseException) -> str:
