@@ -166,6 +166,19 @@ _OFFICE: Final = (
     _gauge("decks_digest", "A number that is the same in processes with the same decks in force."),
 )
 
+_FREESWITCH: Final = (
+    _gauge("freeswitch_switches", "FreeSWITCH hosts that the settings name.", "agents"),
+    _gauge("freeswitch_served", "Those that this process serves; others are another host's.",
+           "agents"),
+    _gauge("freeswitch_connected", "Those served whose event socket is connected.", "agents"),
+    _gauge("freeswitch_calls", "Calls on those switches that this process supervises.", "agents"),
+    _gauge("freeswitch_settles_waiting", "Ended calls whose settle is not answered yet.",
+           "agents"),
+    _counter("freeswitch_connects", "Connections to event sockets that came up."),
+    _counter("freeswitch_failures", "Attempts to connect to an event socket that failed."),
+    _counter("freeswitch_settles_given_up", "Ended calls that nobody could book; see the log."),
+)  # fmt: skip
+
 _PROCESSES: Final = (
     _counter("process_starts", "Starts of the process, reloads included.", scope=Scope.PROCESS),
     _counter(
@@ -179,5 +192,5 @@ _PROCESSES: Final = (
 )
 
 #: What processes count, in the order of their slots.
-COUNTED: Final = (*_DECISIONS, *_STORE, *_HOOK, *_OFFICE, *_PROCESSES)
+COUNTED: Final = (*_DECISIONS, *_STORE, *_HOOK, *_OFFICE, *_FREESWITCH, *_PROCESSES)
 METRICS: Final[dict[str, Metric]] = {one.name: one for one in (*COUNTED, *READ)}

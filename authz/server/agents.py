@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping
 from typing import Final
 
+from authz import meters
 from authz.hooks.freeswitch.outbound import OutboundServer
 from authz.hooks.freeswitch.outbound_door import OutboundDoor
 from authz.hooks.freeswitch.serving import SwitchServer
@@ -23,6 +24,11 @@ from authz.server.engine_host import EngineHost
 
 #: How often it is looked whether waiting calls can be taken.
 _LOOK_SECONDS: Final = 0.1
+_SWITCHES: Final = meters.gauge("authz_freeswitch_switches")
+_SERVED: Final = meters.gauge("authz_freeswitch_served")
+_CONNECTED: Final = meters.gauge("authz_freeswitch_connected")
+_CALLS: Final = meters.gauge("authz_freeswitch_calls")
+_SETTLES_WAITING: Final = meters.gauge("authz_freeswitch_settles_waiting")
 _LOOPBACK: Final = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 
 
@@ -66,6 +72,14 @@ class AgentsService:
                 self._outbound.pause()
             is_listening = can_supervise
             await asyncio.sleep(_LOOK_SECONDS)
+
+    def publish(self) -> None:
+        """Set the gauges of the switches."""
+        _SWITCHES.set(len(self._servers))
+        _SERVED.set(sum(server.is_served for server in self._servers))
+        _CONNECTED.set(sum(server.is_connected for server in self._servers))
+        _CALLS.set(sum(len(server.agent.legs) for server in self._servers))
+        _SETTLES_WAITING.set(self._settler.waiting)
 
     def adopt(self, connection: socket.socket) -> None:
         """Refuse: connections are only passed to workers."""

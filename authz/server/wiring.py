@@ -45,8 +45,9 @@ async def build_office(order: Order) -> OfficeService:
 async def build_agents(order: Order) -> AgentsService:
     """Make the agents process: the engine, and the switches that it supervises by it."""
     host = await EngineHost.open(order.name, order.settings, order.store_url, open_decks)
-    publish_gauges(host, order.meters)
-    return AgentsService(host)
+    service = AgentsService(host)
+    publish_gauges(host, order.meters, service.publish)
+    return service
 
 
 def open_decks(client: StoreClient, settings: Settings) -> DeckRegistry:

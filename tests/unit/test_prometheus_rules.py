@@ -218,6 +218,26 @@ CASES: dict[str, list[Case]] = {
         Case(refused("0+100x60", "0+50x60"), 50, False),
         Case(refused("0+1x60", "0+2x60"), 50, False),
     ],
+    "AuthzSwitchLost": [
+        Case(
+            {
+                counter("authz_freeswitch_served", process="agents"): "2x20",
+                counter("authz_freeswitch_connected", process="agents"): f"{connected}x20",
+            },
+            10,
+            fires,
+        )
+        for connected, fires in ((1, True), (2, False))
+    ],
+    "AuthzSwitchCallNotSettled": gauge_pair(
+        "authz_freeswitch_settles_given_up_total", "0x5 1x10", "3x15", 10
+    ),
+    "AuthzDeliveriesDead": gauge_pair(
+        "authz_deliveries", "0x5 1x10", "0x15", 10, channel="webhook", state="dead"
+    ),
+    "AuthzDeliveriesWait": gauge_pair(
+        "authz_deliveries", "200x50", "20x50", 40, channel="email", state="pending"
+    ),
     "AuthzArchiveDown": gauge_pair("authz_archive_up", "1x5 0x30", "1x35", 25),
     "AuthzArchiveBehind": gauge_pair(
         "authz_archive_behind_seconds", "700x30", "30x30", 20, stream="ledger"

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from authz import log
+from authz import log, meters
 from authz.errors import AuthzError
 from authz.hooks.freeswitch import commands
 from authz.hooks.freeswitch.connection import (
@@ -29,6 +29,10 @@ from authz.hooks.freeswitch.events import Event
 #: Asked for on every link; BACKGROUND_JOB carries the answers of background commands.
 _OWN_EVENTS: Final = ("HEARTBEAT", "BACKGROUND_JOB")
 _SILENCE_CHECKS: Final = 4
+
+
+_CONNECTS: Final = meters.counter("authz_freeswitch_connects_total")
+_FAILURES: Final = meters.counter("authz_freeswitch_failures_total")
 
 
 class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,6 +133,7 @@ class SwitchLink:
             return False
         self._last_problem = ""
         self.connects += 1
+        _CONNECTS.add()
         self.connection = connection
         self.state = LinkState.UP
         log.event("switch_connected", switch=options.name, core_uuid=self.core_uuid)
@@ -207,6 +212,7 @@ class SwitchLink:
     def _report(self, error: AuthzError) -> None:
         """Log what keeps the link down, once for as long as it is the same."""
         self.failures += 1
+        _FAILURES.add()
         problem = f"{type(error).__name__}: {error}"
         if problem != self._last_problem:
             self._last_problem = problem

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from authz import log
+from authz import log, meters
 from authz.engine.engine import Engine
 from authz.errors import AuthzError, CallUnknown, InvalidInput, SettledDifferently
 from authz.model import SettleRequest
@@ -18,6 +18,7 @@ _PAUSE_SECONDS_FIRST: Final = 0.5
 _PAUSE_SECONDS_MAX: Final = 10.0
 #: Settles that wait to be said again; the one beyond is given up, loudly.
 WAITING_MAX: Final = 20_000
+_GIVEN_UP: Final = meters.counter("authz_freeswitch_settles_given_up_total")
 
 
 class Settler:
@@ -84,6 +85,7 @@ class Settler:
 
     def _give_up(self, request: SettleRequest, reason: str) -> None:
         self.failed += 1
+        _GIVEN_UP.add()
         log.event(
             "call_not_settled",
             level="error",

@@ -78,6 +78,11 @@ def money() -> Json:
             lines("Spooled settles that were replayed", "conflict: a dead letter.", "reqps",
                   Query(rate("authz_spool_replays_total", "outcome"), "{{outcome}}")),
         ]),
+        ("Events", [
+            lines("Events that wait, or were given up", "dead must be 0.", "none",
+                  Query(f"max by (channel, state) (authz_deliveries{{{SCOPE}}})",
+                        "{{channel}} {{state}}")),
+        ]),
         ("Archive", [
             lines("Behind", "Age of the oldest entry of the store that is not archived.", "s",
                   Query(f"max by (stream) (authz_archive_behind_seconds{{{SCOPE}}})",
