@@ -62,6 +62,7 @@ class SwitchServer:
                 password=settings.password_of(switch),
                 events=EVENTS,
                 silence_seconds=settings.silence_seconds,
+                nudge_seconds=settings.nudge_ms / 1_000,
             ),
             self,
         )
