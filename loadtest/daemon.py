@@ -35,6 +35,8 @@ class Daemon(Struct, frozen=True):
     store_url: str
     #: The supervisor of an own daemon, whose descendants are the rest; None: not known.
     pid: int | None = None
+    #: Where an own daemon keeps its archive, which the audit asks.
+    state_dir: Path | None = None
 
     def pids(self) -> list[int]:
         """Return the ids of the daemon's processes and its store's, as far as they are known."""
@@ -106,7 +108,7 @@ async def own_daemon(
                 target = Target(unix_path=str(hook_socket))
             socket_path = socket_path_in(state_dir, create=False)
             assert socket_path is not None, "a daemon that serves has a store"
-            yield Daemon(target, unix_url(socket_path), process.pid)
+            yield Daemon(target, unix_url(socket_path), process.pid, state_dir)
         finally:
             await _stop(process)
 

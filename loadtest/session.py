@@ -56,7 +56,7 @@ async def run(scenario: Scenario, options: Options, teller: Teller) -> Result:
     started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     async with (
         _daemon(scenario, options, teller) as daemon,
-        world.open_services(daemon.store_url) as services,
+        world.open_services(daemon.store_url, daemon.state_dir) as services,
     ):
         session = _Session(scenario, options, daemon, teller)
         teller.stage("preparing decks and accounts")
@@ -214,7 +214,7 @@ async def _settled_audit(services: Services, runs: list[Run]) -> AuditReport:
     """Audit once the daemon has booked what it had spooled, or has had the time to."""
     has_spooled = any(SPOOLED in phase.errors for one in runs for phase in one.phases)
     for _ in range(_REPLAY_TURNS_MAX if has_spooled else 1):
-        report = await audit(services.context.client)
+        report = await audit(services.context.client, archive=services.archive)
         if not report.calls:
             break
         await asyncio.sleep(_REPLAY_SECONDS)

@@ -34,10 +34,12 @@ _MILLION: Final = 1_000_000
 
 
 @contextlib.asynccontextmanager
-async def open_services(store_url: str) -> AsyncIterator[Services]:
-    """Yield the operators' services on a store."""
+async def open_services(store_url: str, state_dir: Path | None = None) -> AsyncIterator[Services]:
+    """Yield the operators' services on a store, whose daemon may have this state directory."""
     with tempfile.TemporaryDirectory(prefix="authz-load-") as directory:
-        settings = Settings(state_dir=Path(directory), store=StoreSettings(url=store_url))
+        settings = Settings(
+            state_dir=state_dir or Path(directory), store=StoreSettings(url=store_url)
+        )
         async with open_session(settings) as services:
             yield services
 

@@ -119,7 +119,7 @@ class _BucketAudit:
         self.findings.append(Finding(self._bucket, account, invariant, expected, found))
 
     async def run(self) -> None:
-        await self.walk.advance()
+        await self.walk.begin()
         await self.calls.run()
         await self.walk.check_tombstones(self._tombstone_hours)
         names = sorted(self.calls.nodes.keys() | self.walk.positions.keys())

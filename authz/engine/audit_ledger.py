@@ -71,6 +71,13 @@ class LedgerWalk:
         self.is_trimmed = False
         self.is_opened = False
 
+    async def begin(self) -> None:
+        """Read all entries; those that are not there at the end either, an archive may have."""
+        counted = await self._client.execute("HGET", keys.bucket(self._tag), "sequence")
+        await self.advance()
+        if self._archive is not None and self.sequence < int(counted or 0):
+            await self._open(int(counted) + 1)
+
     async def advance(self, wanted: dict[str, int] | None = None) -> None:
         """Read to the newest entry, capturing the balances after the `wanted` sequences."""
         self._wanted = wanted or {}
