@@ -106,6 +106,7 @@ class Archive:
                 keep_seconds=settings.archive.keep_seconds,
                 on_events=self._on_events,
             )
+            log.event("archive_opened", archive=self._database.address)
 
     async def stop(self) -> None:
         """Let the turn that runs end, and drain no more."""

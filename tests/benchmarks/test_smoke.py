@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 from audit_helper import assert_clean_audit
 from servers import Server
 
 from authz.store.client import StoreClient
 from authz.store.keys import BUCKETS
-from benchmarks import live_calls, script_cost, store_size
+from benchmarks import archive_drain, live_calls, script_cost, store_size
 from benchmarks.compare import __main__ as compare
 from benchmarks.compare import postgres
 from benchmarks.minimal import MinimalPair
@@ -21,6 +22,13 @@ async def test_loaded_live_calls_pass_the_audit(store_server: Server, store: Sto
     await live_calls.load_live_calls(store_server.url, 3 * BUCKETS + 1)
     report = await assert_clean_audit(store)
     assert report.calls == 3 * BUCKETS + 1
+
+
+async def test_a_ledger_of_the_archive_s_benchmark_is_drained(
+    store_server: Server, tmp_path: Path
+) -> None:
+    rates = await archive_drain.measure(store_server.url, None, tmp_path, entries=3)
+    assert len(rates) == 3
 
 
 def test_the_minimal_pair_debits_two_accounts_once(store_server: Server) -> None:
