@@ -9,6 +9,7 @@ Prometheus.
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -83,21 +84,27 @@ class Surveys:
                 self.census_at = int(time.time())
             except StoreError as error:
                 log.event("census_failed", level="debug", error=error)
+            except Exception as error:
+                # The next one may find the accounts as they should be.
+                log.event("census_failed", level="error", error=error)
             await asyncio.sleep(self._settings.census_seconds)
 
     async def audit_buckets(self) -> None:
         """Audit one bucket after another, evenly over the time set; until cancelled."""
+        # An office that is often started anew must not always look at the same ones.
+        bucket = random.randrange(keys.BUCKETS)
         while self._settings.audit_hours:
-            for bucket in range(keys.BUCKETS):
-                await self._audit(bucket)
-                await asyncio.sleep(self._settings.audit_hours * _SECONDS_PER_HOUR / keys.BUCKETS)
+            await self._audit(bucket)
+            await asyncio.sleep(self._settings.audit_hours * _SECONDS_PER_HOUR / keys.BUCKETS)
+            bucket = (bucket + 1) % keys.BUCKETS
 
     async def _audit(self, bucket: int) -> None:
         try:
             report = await self._audit_bucket(bucket)
-        except AuthzError as error:
+        except Exception as error:
             # The next round will come to it again.
-            log.event("audit_failed", level="warning", bucket=bucket, error=error)
+            level: log.LevelName = "warning" if isinstance(error, AuthzError) else "error"
+            log.event("audit_failed", level=level, bucket=bucket, error=error)
             return
         self._reports[bucket] = report
         self._audited_at[bucket] = int(time.time())

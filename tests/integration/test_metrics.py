@@ -360,6 +360,18 @@ async def status_of(http: aiohttp.ClientSession, daemon: Daemon, **headers: str)
         return response.status, response.headers["Content-Type"]
 
 
+async def check_tokens(http: aiohttp.ClientSession, daemon: Daemon, admin_token: str) -> None:
+    """Read the page with a token that may see all accounts, and with one that may see a tree."""
+    headers = {"Authorization": f"Bearer {admin_token}"}
+    await http.put(f"{daemon.admin}/v1/accounts/acme", json={}, headers=headers)
+    for account, status in ((None, 200), ("acme", 403)):
+        body = {"name": f"prometheus-{status}", "role": "read", "account": account}
+        async with http.post(f"{daemon.admin}/v1/tokens", json=body, headers=headers) as made:
+            assert made.status == 201, await made.text()
+            token = (await made.json())["token"]
+        assert (await status_of(http, daemon, Authorization=f"Bearer {token}"))[0] == status
+
+
 @pytest.mark.parametrize(("access", "anonymous"), [("host", 200), ("token", 401), ("all", 200)])
 async def test_who_may_read_the_page(
     tmp_path: Path, http: aiohttp.ClientSession, access: str, anonymous: int
@@ -376,5 +388,7 @@ async def test_who_may_read_the_page(
         # A name that a web page's owner has made to resolve to this host.
         elsewhere = {"host": 403, "token": 401, "all": 200}[access]
         assert (await status_of(http, daemon, Host="evil.example"))[0] == elsewhere
+        if access == "token":
+            await check_tokens(http, daemon, token)
     finally:
         await daemon.stop()
