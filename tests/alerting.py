@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from archives import drain_all, open_archive
+from audit_helper import assert_clean_audit
 from processes import WAIT_SECONDS
 from sqlalchemy import select
 from world import World
@@ -102,7 +103,7 @@ async def open_office(
     webhooks: WebhookSettings | None = None,
     email: EmailSettings | None = None,
 ) -> AsyncIterator[Office]:
-    """Open an office with an archive; receivers may be on this host."""
+    """Open an office with an archive, audited at its end; receivers may be on this host."""
     settings = Settings(
         state_dir=directory,
         events=events or EventSettings(retry_seconds=1),
@@ -116,5 +117,6 @@ async def open_office(
         office.archive = archive
         try:
             yield office
+            await assert_clean_audit(world.client, archive)
         finally:
             await office.stop()

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from audit_helper import assert_clean_audit
 from helpers import until
 from servers import Server
 from world import UK, US, World
@@ -99,6 +100,7 @@ async def test_processes_share_the_minute_and_lose_no_count(
         await world.engine.denials.flush()
     counts = [count for count, _ in await told(worlds[0], "sub", "call.denied")]
     assert sum(counts) == 30
+    await assert_clean_audit(worlds[0].client)
     assert len(counts) == 2
     for world in worlds:
         await world.close()
@@ -116,6 +118,7 @@ async def test_a_store_that_is_away_costs_no_count(store_server: Server, tmp_pat
     await until(lambda: world.client.connected)
     await world.engine.denials.flush()
     assert await told(world, "sub", "call.denied") == [(1, "insufficient_credit")]
+    await assert_clean_audit(world.client)
     await world.close()
 
 
