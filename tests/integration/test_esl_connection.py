@@ -132,6 +132,12 @@ async def test_nobody_listens(switch: SwitchSimulator) -> None:
         await _connect(port)
 
 
+@pytest.mark.parametrize("host", ["a..b", "x" * 300])
+async def test_a_host_that_is_none(host: str) -> None:
+    with pytest.raises(SwitchUnreachable):
+        await EventSocketConnection.connect(host, 8021, "ClueCon")
+
+
 async def test_a_password_with_a_line_end_is_no_password(switch: SwitchSimulator) -> None:
     with pytest.raises(InvalidInput, match="password"):
         await EventSocketConnection.connect("127.0.0.1", switch.port, "a\n\napi shutdown")

@@ -29,6 +29,7 @@ class Handler:
         self.failures_left = 0
         self.hangs = False
         self.cancelled = 0
+        self.fails_at_loss = False
 
     async def on_up(self, connection: EventSocketConnection, core_uuid: str) -> None:
         """Take the connection, or fail as often as told."""
@@ -50,6 +51,8 @@ class Handler:
     def on_down(self, reason: str) -> None:
         """Remember a loss."""
         self.downs.append(reason)
+        if self.fails_at_loss:
+            raise ValueError("lost my head")
 
 
 class Linked:
@@ -197,6 +200,15 @@ async def test_a_handler_that_fails_is_asked_again() -> None:
         linked.handler.failures_left = 2
         await linked.until_up(3)
         assert linked.handler.downs == ["the handler gave up: not today"] * 2
+
+
+async def test_a_handler_that_fails_at_the_loss_does_not_end_the_link() -> None:
+    async with _linked() as linked:
+        await linked.until_up()
+        linked.handler.fails_at_loss = True
+        linked.switch.drop_connections()
+        await linked.until_up(2)
+        linked.handler.fails_at_loss = False
 
 
 async def test_taking_up_ends_with_the_connection() -> None:

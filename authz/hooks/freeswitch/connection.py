@@ -139,7 +139,8 @@ class EventSocketConnection(asyncio.Protocol):
             if isinstance(error, TimeoutError):
                 reason = f"no login within {timeout_seconds:g} s"
                 raise SwitchUnreachable(f"{host}:{port}: {reason}") from None
-            if isinstance(error, OSError | OutcomeUnknown | CommandNotSent):
+            # A UnicodeError is a host that no name can be.
+            if isinstance(error, OSError | UnicodeError | OutcomeUnknown | CommandNotSent):
                 raise SwitchUnreachable(f"{host}:{port}: {_words(error)}") from error
             raise
         return connection

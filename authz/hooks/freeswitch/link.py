@@ -29,6 +29,8 @@ from authz.hooks.freeswitch.events import Event
 #: Asked for on every link; BACKGROUND_JOB carries the answers of background commands.
 _OWN_EVENTS: Final = ("HEARTBEAT", "BACKGROUND_JOB")
 _SILENCE_CHECKS: Final = 4
+#: A connection that lasted so long was a good one: the next is tried without growing pauses.
+_STEADY_SECONDS: Final = 5.0
 
 
 _CONNECTS: Final = meters.counter("authz_freeswitch_connects_total")
@@ -54,7 +56,8 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
     #: How often an idle switch is woken to look for events; 0 leaves it to its own 20 ms.
     nudge_seconds: float = 0.0
     retry_seconds_min: float = 0.5
-    retry_seconds_max: float = 30.0
+    #: Parked calls wait for us meanwhile, so that it must not grow long.
+    retry_seconds_max: float = 5.0
 
 
 class LinkState(enum.Enum):
@@ -108,8 +111,7 @@ class SwitchLink:
         try:
             while True:
                 self.state = LinkState.CONNECTING
-                came_up = await self._live_once()
-                if came_up:
+                if await self._live_guarded():
                     pause_seconds = self.options.retry_seconds_min
                 # Agents that lost a switch together must not come back together.
                 await asyncio.sleep(pause_seconds * random.uniform(0.5, 1.0))
@@ -117,6 +119,16 @@ class SwitchLink:
         finally:
             self.state = LinkState.DOWN
             self._drop("the link is closed")
+
+    async def _live_guarded(self) -> bool:
+        """Do as `_live_once`; a defect, ours or the handler's, costs one connection and no more."""
+        try:
+            return await self._live_once()
+        except Exception as error:
+            log.event("switch_link_failed", level="error", switch=self.options.name, error=error)
+            self.state = LinkState.DOWN
+            self._drop("the link failed")
+            return False
 
     async def _live_once(self) -> bool:
         """Connect and stay until the connection is lost; say whether it was up for a while."""
@@ -141,7 +153,7 @@ class SwitchLink:
         await self._stay(connection)
         self._drop("the link is given up")
         self.state = LinkState.DOWN
-        return asyncio.get_running_loop().time() - began >= options.retry_seconds_max
+        return asyncio.get_running_loop().time() - began >= _STEADY_SECONDS
 
     async def _connect(self) -> EventSocketConnection:
         options = self.options
