@@ -146,7 +146,7 @@ async def accept(database: Database, found: Divergence, verdict: Verdict) -> Non
             await _bridge(connection, found, now)
 
 
-async def _bridge(connection: AsyncConnection, found: Divergence, now: int) -> None:
+async def _bridge(connection: AsyncConnection, found: Divergence, now: int, booked_us: int) -> None:
     """Let one adjustment per account stand for what was lost, at the end of the gap."""
     last = found.common + found.lost_entries
     await connection.execute(
@@ -161,7 +161,7 @@ async def _bridge(connection: AsyncConnection, found: Divergence, now: int) -> N
         return
     await connection.execute(
         insert(movements),
-        [_adjustment(found, one, leg, last, now) for leg, one in enumerate(found.lost)],
+        [_adjustment(found, one, leg, last, booked_us) for leg, one in enumerate(found.lost)],
     )
     await connection.execute(
         insert(gap_movements),
@@ -177,7 +177,9 @@ async def _bridge(connection: AsyncConnection, found: Divergence, now: int) -> N
     )
 
 
-def _adjustment(found: Divergence, one: LostAccount, leg: int, sequence: int, now: int) -> Row:
+def _adjustment(
+    found: Divergence, one: LostAccount, leg: int, sequence: int, booked_us: int
+) -> Row:
     return {
         **dict.fromkeys(("marks", "class", "direction", "billing", "seconds"), 0),
         "bucket": found.bucket,
@@ -186,8 +188,8 @@ def _adjustment(found: Divergence, one: LostAccount, leg: int, sequence: int, no
         "account": one.account,
         "origin": one.account,
         "kind": int(Kind.ADJUSTMENT),
-        "booked_us": now * 1_000_000,
-        "started_at": now,
+        "booked_us": booked_us,
+        "started_at": booked_us // 1_000_000,
         "amount_micros": one.amount_micros,
         "balance_micros": one.balance_micros,
         "account_sequence": one.sequence,

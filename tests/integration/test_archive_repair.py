@@ -222,6 +222,9 @@ async def test_lost_entries_are_bridged_by_an_adjustment(
         ("sub", -lost * 10_000), ("master", -lost * 5_000),
     }  # fmt: skip
     assert {row.kind for row in bridges} == {Kind.ADJUSTMENT}
+    for account in ACCOUNTS:
+        own = [row for row in rows if row.account == account]
+        assert own == sorted(own, key=lambda row: (row.booked_us, row.sequence))
     async with bank.archive.database.read() as connection:
         (gap,) = (await connection.execute(select(gaps))).all()
     assert gap.last_sequence - gap.first_sequence + 1 == lost
