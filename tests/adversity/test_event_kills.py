@@ -219,3 +219,17 @@ async def test_a_kill_between_attempt_and_record_loses_no_message(
     assert set(repeated) == first
     assert len(box.mails) == 1
     assert is_alive(daemon.child("office"))
+
+
+async def test_a_kill_of_the_store_before_archiving_loses_no_message(
+    daemon: Daemon, http: aiohttp.ClientSession, inbox: Inbox, box: MailBox
+) -> None:
+    business = Business(daemon, http, inbox)
+    await business.open()
+    await business.call(6)
+    await daemon.kill_store()
+    await until(lambda: len(daemon.logged("store_started")) == 2)
+    await daemon.ready()
+    await business.paid()
+    await business.end()
+    assert len(box.mails) == 1
