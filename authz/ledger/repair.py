@@ -58,6 +58,9 @@ class Divergence(Struct, frozen=True, kw_only=True):
     stored: tuple[LedgerEntry, ...]
     lost_entries: int
     lost: tuple[LostAccount, ...]
+    #: When the lost entries are booked, in microseconds: before all that follows, as they lie
+    #: before it in the ledger.
+    lost_us: int
     #: The cursor from which the store's side is archived on.
     resume: Cursor
 
@@ -86,6 +89,8 @@ async def find_divergence(client: StoreClient, database: Database, bucket: int) 
         cursor = (await load_cursors(connection))[stream]
         # States before entries: what moves meanwhile is seen by its entry.
         states = await _states(client, keys.TAGS[bucket])
+        seconds, micros = await client.execute("TIME", deadline_ms=_DEADLINE_MS)
+        now_us = int(seconds) * 1_000_000 + int(micros)
         head = await _head(client, stream)
         common: int | None = None
         stored: list[LedgerEntry] = []
@@ -113,6 +118,7 @@ async def find_divergence(client: StoreClient, database: Database, bucket: int) 
         stored=tuple(stored),
         lost_entries=max(0, end - agreed),
         lost=tuple(_lost(_openings(states, stored), balances)) if end > agreed else (),
+        lost_us=stored[0].booked_us if stored else now_us,
         # At its end when nothing is left to archive, however unreadable that is.
         resume=Cursor(_before(first_id) if first_id else last_id.decode(), max(end, agreed)),
     )
@@ -146,7 +152,7 @@ async def accept(database: Database, found: Divergence, verdict: Verdict) -> Non
             await _bridge(connection, found, now)
 
 
-async def _bridge(connection: AsyncConnection, found: Divergence, now: int, booked_us: int) -> None:
+async def _bridge(connection: AsyncConnection, found: Divergence, now: int) -> None:
     """Let one adjustment per account stand for what was lost, at the end of the gap."""
     last = found.common + found.lost_entries
     await connection.execute(
@@ -161,7 +167,7 @@ async def _bridge(connection: AsyncConnection, found: Divergence, now: int, book
         return
     await connection.execute(
         insert(movements),
-        [_adjustment(found, one, leg, last, booked_us) for leg, one in enumerate(found.lost)],
+        [_adjustment(found, one, leg, last) for leg, one in enumerate(found.lost)],
     )
     await connection.execute(
         insert(gap_movements),
@@ -177,9 +183,7 @@ async def _bridge(connection: AsyncConnection, found: Divergence, now: int, book
     )
 
 
-def _adjustment(
-    found: Divergence, one: LostAccount, leg: int, sequence: int, booked_us: int
-) -> Row:
+def _adjustment(found: Divergence, one: LostAccount, leg: int, sequence: int) -> Row:
     return {
         **dict.fromkeys(("marks", "class", "direction", "billing", "seconds"), 0),
         "bucket": found.bucket,
@@ -188,8 +192,8 @@ def _adjustment(
         "account": one.account,
         "origin": one.account,
         "kind": int(Kind.ADJUSTMENT),
-        "booked_us": booked_us,
-        "started_at": booked_us // 1_000_000,
+        "booked_us": found.lost_us,
+        "started_at": found.lost_us // 1_000_000,
         "amount_micros": one.amount_micros,
         "balance_micros": one.balance_micros,
         "account_sequence": one.sequence,
