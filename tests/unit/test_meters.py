@@ -187,7 +187,7 @@ def test_a_buffer_that_does_not_fit_is_refused(buffer: bytearray) -> None:
 
 def test_a_read_only_buffer_is_refused() -> None:
     with pytest.raises(BufferError):
-        Board(1).share(bytes(8))  # type: ignore[arg-type]
+        Board(1).share(bytes(8))
 
 
 def test_threads_lose_nothing() -> None:
