@@ -75,8 +75,12 @@ class LedgerWalk:
         """Read all entries; those that are not there at the end either, an archive may have."""
         counted = await self._client.execute("HGET", keys.bucket(self._tag), "sequence")
         await self.advance()
-        if self._archive is not None and self.sequence < int(counted or 0):
-            await self._open(int(counted) + 1)
+        if self.sequence < int(counted or 0):
+            opening, _ = await self._ask(int(counted) + 1)
+            if opening is not None:
+                self.is_trimmed = True
+                self.positions.clear()
+                self._begin(opening, int(counted))
 
     async def advance(self, wanted: dict[str, int] | None = None) -> None:
         """Read to the newest entry, capturing the balances after the `wanted` sequences."""
@@ -130,12 +134,7 @@ class LedgerWalk:
         self.is_trimmed = True
         self.is_opened = False
         self.positions.clear()
-        opening, obstacle = None, "no archive is at hand"
-        if self._archive is not None:
-            try:
-                opening = await self._archive.opening(keys.TAGS.index(self._tag), before_sequence)
-            except ArchiveUnavailable as error:
-                obstacle = str(error)
+        opening, obstacle = await self._ask(before_sequence)
         if opening is None:
             if is_first:
                 self._report("", "the ledger is whole", "entries from 1", f"trimmed; {obstacle}")
@@ -144,6 +143,16 @@ class LedgerWalk:
         if is_first:
             for account, call_id in opening.settled_twice:
                 self._report(account, "one final settlement", "one", f"several of {call_id}")
+
+    async def _ask(self, before_sequence: int | None) -> tuple[BucketOpening | None, str]:
+        """Return what the archive holds, or why it does not tell."""
+        if self._archive is None:
+            return None, "no archive is at hand"
+        try:
+            bucket = keys.TAGS.index(self._tag)
+            return await self._archive.opening(bucket, before_sequence), ""
+        except ArchiveUnavailable as error:
+            return None, str(error)
 
     def _begin(self, opening: BucketOpening, sequence: int) -> None:
         """Go on from archived sums, which reach up to an entry if they are whole."""
