@@ -17,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from authz.errors import ProtocolError
-from authz.hooks.freeswitch.frames import Frame, parse_headers
+from authz.hooks.freeswitch.frames import EVENT_JSON, Frame, parse_headers
 
 _VARIABLE: Final = "variable_"
 #: How the plain format and `uuid_getvar` write a variable of several values.
@@ -25,7 +25,8 @@ _ARRAY: Final = "ARRAY::"
 _ARRAY_SEPARATOR: Final = "|:"
 #: The key of an event's body in JSON.
 _JSON_BODY: Final = "_body"
-
+#: Microseconds since 1970 have 16; what has more is no number of the switch.
+_DIGITS_MAX: Final = 20
 
 _DECODER: Final = msgspec.json.Decoder(dict[str, str | list[str]])
 
@@ -110,7 +111,7 @@ class Event:
 
 def event_of_frame(frame: Frame) -> Event:
     """Return the event in a frame of either format. Raises ProtocolError if there is none."""
-    if frame.content_type == "text/event-json":
+    if frame.content_type == EVENT_JSON:
         return event_of_json(frame.body)
     return event_of_plain(frame.body)
 
@@ -148,7 +149,7 @@ def values_of_text(text: str) -> tuple[str, ...]:
 
 
 def _integer(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 20 else None
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX else None
 
 
 def _decoded(headers: dict[str, str]) -> dict[str, str | list[str]]:
