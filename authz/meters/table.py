@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from authz.meters.kinds import Kind, Metric, Scope, Series, one_of
+from authz.meters.kinds import PREFIX, Kind, Metric, Scope, Series, one_of
 from authz.meters.table_read import READ
 from authz.reasons import BILLING_OF, CLASSES, DIRECTIONS, REASONS
 
@@ -42,17 +42,17 @@ def _counter(
     name: str, meaning: str, labels: str = "", series: Series = ((),), scope: Scope = Scope.DAEMON
 ) -> Metric:
     return Metric(
-        f"authz_{name}_total", Kind.COUNTER, meaning, tuple(labels.split()), series, scope
+        f"{PREFIX}{name}_total", Kind.COUNTER, meaning, tuple(labels.split()), series, scope
     )
 
 
 def _seconds(name: str, meaning: str, labels: str = "", series: Series = ((),)) -> Metric:
-    return Metric(f"authz_{name}_seconds", Kind.HISTOGRAM, meaning, tuple(labels.split()), series)
+    return Metric(f"{PREFIX}{name}_seconds", Kind.HISTOGRAM, meaning, tuple(labels.split()), series)
 
 
 def _gauge(name: str, meaning: str, *programs: str) -> Metric:
     return Metric(
-        f"authz_{name}", Kind.GAUGE, meaning, scope=Scope.PROCESS, programs=programs or PROGRAMS
+        f"{PREFIX}{name}", Kind.GAUGE, meaning, scope=Scope.PROCESS, programs=programs or PROGRAMS
     )
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from authz.meters.kinds import Kind, Metric, Scope
+from authz.meters.kinds import PREFIX, Kind, Metric, Scope
 
 
 def _read(name: str, meaning: str, labels: str = "", scope: Scope = Scope.STORE) -> Metric:
     kind = Kind.COUNTER if name.endswith("_total") else Kind.GAUGE
-    return Metric(f"authz_{name}", kind, meaning, tuple(labels.split()), None, scope)
+    return Metric(f"{PREFIX}{name}", kind, meaning, tuple(labels.split()), None, scope)
 
 
 _DAEMON: Final = (
