@@ -255,6 +255,22 @@ def test_a_price_is_exact(cli: Cli, deck_file: Path) -> None:
     assert "seconds" in cli.error("price", number, "--deck", "retail", "--seconds", "-1")
 
 
+def test_calls_that_nobody_can_end_become_orphans(cli: Cli, store_url: str, tmp_path: Path) -> None:
+    async def place_calls() -> None:
+        world = await World.start(store_url, tmp_path)
+        await world.pair()
+        await world.granted("c1", switch="fs1")
+        await world.granted("c2")
+        await world.close()
+
+    asyncio.run(place_calls())
+    ended = cli.json("call", "hangup", "sub", "c1")
+    assert (ended["switch"], ended["asked"]) == ("fs1", False)
+    assert cli.json("call", "show", "sub", "c1")["lease_until"] == ended["orphan_at"]
+    assert cli.json("call", "hangup", "master", "--all") == {"calls": 2, "not_asked": 2}
+    assert "no open call c9" in cli.error("call", "hangup", "sub", "c9")
+
+
 def test_calls_and_records_are_shown(cli: Cli, store_url: str, tmp_path: Path) -> None:
     async def place_calls() -> None:
         world = await World.start(store_url, tmp_path)

@@ -10,6 +10,7 @@ from freeswitch.agent_stage import NUMBER, AgentStage
 from freeswitch.playing import Play, commands, player
 
 from authz.admin.hangups import hang_up, hang_up_tree
+from authz.engine.switches import claim_ended
 from authz.errors import CallUnknown
 from authz.hooks.freeswitch import reconcile
 
@@ -209,6 +210,28 @@ def test_an_operator_ends_all_calls_of_a_tree(play: Play) -> None:
         for leg in legs:
             await stage.ended(leg)
         assert len(await stage.bookings()) == 5
+
+    play(scenario)
+
+
+def test_a_call_whose_switch_nobody_serves_becomes_an_orphan(play: Play) -> None:
+    async def scenario(stage: AgentStage) -> None:
+        leg = stage.call()
+        await stage.talked(leg, 5)
+        await stage.kill()
+        context = stage.world.engine.context
+        asked = await hang_up(context, "sub", leg.uuid)
+        assert (asked.asked, asked.switch) == (False, "fs-sim")
+        state = await stage.world.engine.call("sub", leg.uuid)
+        assert state is not None
+        assert state.lease_until == asked.orphan_at
+        # As if the ten seconds were over, for the store has a time of its own.
+        assert await claim_ended(context, "sub", leg.uuid)
+        await stage.start()
+        stage.switch.caller_hangs_up(leg)
+        await stage.ended(leg)
+        # The switch's last word is what counts.
+        assert (await stage.bookings())[-1] == (leg.uuid, -(-leg.billed_us // 1_000_000))
 
     play(scenario)
 
