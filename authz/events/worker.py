@@ -71,6 +71,8 @@ class DeliveryWorker:
         buried_at, cleaned_at = -math.inf, time.monotonic()
         try:
             while True:
+                # First of all: the archive that is opened with this needs a moment.
+                await self._pause()
                 try:
                     await self._dispatch(webhook_sender, mail_sender)
                     if time.monotonic() - buried_at >= _BURYING_SECONDS:
@@ -83,7 +85,6 @@ class DeliveryWorker:
                     self._is_away = False
                 except Exception as error:
                     self._note_trouble(error)
-                await self._pause()
         finally:
             await self._end()
             await webhook_sender.close()

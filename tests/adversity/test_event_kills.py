@@ -48,16 +48,22 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @pytest.fixture
-async def daemon(tmp_path: Path, box: MailBox) -> AsyncIterator[Daemon]:
+def timeout_seconds() -> int:
+    """How long an attempt may take: a short one makes leases end soon."""
+    return 1
+
+
+@pytest.fixture
+async def daemon(tmp_path: Path, box: MailBox, timeout_seconds: int) -> AsyncIterator[Daemon]:
     daemon = Daemon(
         tmp_path / "state",
         AUTHZ_WEBHOOKS__ALLOW_PRIVATE="true",
-        AUTHZ_WEBHOOKS__TIMEOUT_SECONDS="1",
+        AUTHZ_WEBHOOKS__TIMEOUT_SECONDS=str(timeout_seconds),
         AUTHZ_EVENTS__RETRY_SECONDS="1",
         AUTHZ_EMAIL__HOST="127.0.0.1",
         AUTHZ_EMAIL__PORT=str(box.port),
         AUTHZ_EMAIL__SECURITY="none",
-        AUTHZ_EMAIL__TIMEOUT_SECONDS="1",
+        AUTHZ_EMAIL__TIMEOUT_SECONDS=str(timeout_seconds),
         AUTHZ_EMAIL__ACCOUNT_EVENTS="balance.low",
         AUTHZ_ARCHIVE__DELAY_SECONDS="0",
     )
@@ -172,6 +178,7 @@ async def kill_all(daemon: Daemon) -> None:
     await daemon.start()
 
 
+@pytest.mark.parametrize("timeout_seconds", [30])
 async def test_a_falling_balance_ends_in_one_of_each(
     daemon: Daemon, http: aiohttp.ClientSession, inbox: Inbox, box: MailBox
 ) -> None:
@@ -217,7 +224,7 @@ async def test_a_kill_between_attempt_and_record_loses_no_message(
     await business.end()
     repeated = [one for one, count in Counter(inbox.ids).items() if count > 1]
     assert set(repeated) == first
-    assert len(box.mails) == 1
+    assert len({mail["Message-ID"] for mail in box.mails}) == 1
     assert is_alive(daemon.child("office"))
 
 
@@ -232,4 +239,4 @@ async def test_a_kill_of_the_store_before_archiving_loses_no_message(
     await daemon.ready()
     await business.paid()
     await business.end()
-    assert len(box.mails) == 1
+    assert len({mail["Message-ID"] for mail in box.mails}) == 1
