@@ -23,7 +23,7 @@ define INSTALL
 	@touch $(RUN_STAMP) $@
 endef
 
-.PHONY: help run test lint load bench bench-scripts bench-compare build wheel clean
+.PHONY: help run test lint load bench bench-scripts bench-compare bench-archive build wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -55,6 +55,9 @@ bench-scripts: $(BENCH_STAMP)  ## what the scripts cost the store, in time and i
 
 bench-compare: $(BENCH_STAMP)  ## the hook worker beside its ceiling and its rivals (minutes)
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks.compare
+
+bench-archive: $(BENCH_STAMP)  ## how fast the archive takes a store's ledgers in
+	@PYTHONPATH=tests $(BIN)/python -m benchmarks.archive_drain $(if $(ARCHIVE_URL),--url=$(ARCHIVE_URL))
 
 build: $(DEVELOP_STAMP)  ## rebuild the Cython extensions where they lie
 	$(BIN)/python setup.py --quiet build_ext --inplace

@@ -211,6 +211,7 @@ LAYERS = (
     *(
         Layer(f"authz/{module}.py", _WORDS_ONLY)
         for module in (
+            "archived",
             "money",
             "reasons",
             "causes",
