@@ -47,6 +47,12 @@ class AgentStage:
             address, self.settings, self.world.engine, self.settler, f"owner-{self.owners}"
         )
 
+    def is_busy(self) -> bool:
+        """Return whether the store or the switch has something to answer."""
+        client, connection = self.world.client, self.server.agent.desk.connection
+        is_asking = connection is not None and bool(connection.in_flight or connection.queued)
+        return is_asking or bool(client.in_flight or client.queued)
+
     async def start(self) -> None:
         """Let the agent serve the switch, and wait until it does."""
         self._task = asyncio.get_running_loop().create_task(self.server.run())
@@ -72,6 +78,8 @@ class AgentStage:
     def call(self, to: str = NUMBER, account: str = "sub", **more: Any) -> Leg:
         """Let somebody call a number, on the account of a channel variable."""
         variables = {"authz_account": account} if account else {}
+        # On a busy machine skipped time may pass before the agent has even heard of the call.
+        more.setdefault("door", Door(park_timeout_seconds=_WAIT_SECONDS))
         return self.switch.call(to, context="authz", **variables, **more)
 
     def callee(self, number: str = NUMBER, **how: Any) -> None:
@@ -130,8 +138,7 @@ async def agent_stage(
     stage = AgentStage(business, switch, FreeswitchSettings(**settings))
     loop = asyncio.get_running_loop()
     if isinstance(loop, FastLoop):
-        client = business.client
-        loop.skip_time(unless=lambda: bool(client.in_flight or client.queued))
+        loop.skip_time(unless=stage.is_busy)
     try:
         await stage.start()
         yield stage

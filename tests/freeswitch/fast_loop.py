@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 #: What was written to a socket of the same process is there by then.
-_GRACE_SECONDS = 0.0003
+_GRACE_SECONDS = 0.0005
 #: How long to wait at a time for others, who may change what is waited for.
 _PATIENCE_SECONDS = 0.005
 
