@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import importlib.util
 import os
 import secrets
+import sqlite3
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -181,12 +183,37 @@ def _parse(url: str | None, state_dir: Path) -> URL:
 
 
 def _prepare_file(path: Path, create: bool) -> None:
-    """Make sure that SQLite can open the file, which is for this user's eyes only."""
-    flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+    """Make sure that SQLite can open the file; a new one is for this user's eyes only.
+
+    An existing file is not opened here: to close it would release the locks that other
+    connections of this process have on it.
+    """
+    if create and not path.exists():
+        _create_file(path)
+    if not os.access(path, os.R_OK | os.W_OK):
+        missing = errno.EACCES if path.exists() else errno.ENOENT
+        raise ArchiveUnavailable(f"{path}: {os.strerror(missing)}")
+
+
+def _create_file(path: Path) -> None:
+    """Make an empty database under its name at once, already written ahead.
+
+    SQLite does not wait for others when it changes that: of many that open a new file at once,
+    some would fail.
+    """
+    new = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     try:
-        os.close(os.open(path, flags, 0o600))
-    except OSError as error:
-        raise ArchiveUnavailable(f"{path}: {error.strerror}") from error
+        os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        try:
+            with contextlib.closing(sqlite3.connect(new)) as connection:
+                connection.execute("PRAGMA journal_mode = WAL")
+            with contextlib.suppress(FileExistsError):
+                os.link(new, path)
+        finally:
+            new.unlink()
+    except (OSError, sqlite3.Error) as error:
+        cause = error.strerror if isinstance(error, OSError) else error
+        raise ArchiveUnavailable(f"{path}: {cause}") from error
 
 
 def _create_engine(url: URL) -> AsyncEngine:
