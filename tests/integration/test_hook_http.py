@@ -374,7 +374,7 @@ async def test_readiness_is_asked_each_time() -> None:
 
 
 async def test_a_slow_request_is_given_up(house: House, tally: Tally) -> None:
-    server = await house.start(limits=Limits(request_seconds=0.2))
+    await house.start(limits=Limits(request_seconds=0.2))
     caller = await house.connect()
     caller.send(settle("c1")[:-3])
     [answer] = await caller.answers(1)

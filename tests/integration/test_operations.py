@@ -89,8 +89,9 @@ async def send(http: aiohttp.ClientSession, url: str, body: dict[str, Any]) -> A
 async def deck_is_used(http: aiohttp.ClientSession, daemon: Daemon) -> None:
     """Return when the worker has a price, which takes it a second at most."""
     body = {"call_id": "c", "account": "acme", "to": "+14155550100", "dry_run": True}
-    while not (await send(http, f"{daemon.hook}/v1/authorize", body))["allowed"]:
-        await asyncio.sleep(0.05)
+    async with asyncio.timeout(20):
+        while not (await send(http, f"{daemon.hook}/v1/authorize", body))["allowed"]:
+            await asyncio.sleep(0.05)
 
 
 async def balance(http: aiohttp.ClientSession, daemon: Daemon) -> Any:
