@@ -7,12 +7,14 @@
 - Tests run on asyncio's own event loop; those of a module with `EVERY_LOOP = True` also on uvloop,
   the daemon's.
 - `tally`: what the meters count from the beginning of the test.
+- `plain_logging`: the log as it was, for tests that run commands in this process.
 - `rng`: a random generator; the session's seed is in pytest's header, AUTHZ_TEST_SEED repeats it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 import secrets
@@ -145,3 +147,15 @@ def archive_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'archive.sqlite'}"
     server: PostgresServer = request.getfixturevalue("postgres_server")
     return server.new_database()
+
+
+@pytest.fixture
+def plain_logging() -> Iterator[None]:
+    """Commands set up the process's log; tests that come later want it as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.getLogger("authz").setLevel(logging.NOTSET)
+    logging.captureWarnings(False)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import getpass
-import json
-import logging
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from audit_helper import assert_clean_audit
+from command_line import CommandLine
 
-from authz.cli import main
 from authz.config import Settings
 from authz.ledger.archive import Archive
 from authz.store.client import StoreClient
@@ -22,47 +19,17 @@ DECK = "prefix,description,price,increment\n1,North America,0.01,6\n"
 USER = f"cli:{getpass.getuser()}"
 
 
-class Cli:
-    """The command line on one store."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-
-    def run(self, *arguments: str) -> tuple[int, str, str]:
-        """Return exit status, standard output and standard error of a command."""
-        status = main.run(list(arguments))
-        output = self._capsys.readouterr()
-        return status, output.out, output.err
-
-    def ok(self, *arguments: str) -> str:
-        """Return the output of a command that must succeed."""
-        status, out, err = self.run(*arguments)
-        assert status == 0, err
-        return out
-
-    def json(self, *arguments: str) -> Any:
-        """Return the document that a command prints with --json."""
-        return json.loads(self.ok(*arguments, "--json"))
-
-    def error(self, *arguments: str, status: int = 1) -> str:
-        """Return what a command says that must fail."""
-        found, _, err = self.run(*arguments)
-        assert found == status, err
-        return err
-
-
 @pytest.fixture
 def cli(
     store_url: str,
+    plain_logging: None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> Iterator[Cli]:
+) -> Iterator[CommandLine]:
     """Commands on a store whose archive an office has made."""
     monkeypatch.setenv("AUTHZ_STORE__URL", store_url)
     monkeypatch.setenv("AUTHZ_STATE_DIR", str(tmp_path))
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
 
     async def with_archive(work: Callable[[StoreClient, Archive], Awaitable[object]]) -> None:
         client = await StoreClient.connect(store_url)
@@ -78,15 +45,11 @@ def cli(
         return
 
     asyncio.run(with_archive(nothing))
-    yield Cli(capsys)
+    yield CommandLine(capsys)
     asyncio.run(with_archive(assert_clean_audit))
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.getLogger("authz").setLevel(logging.NOTSET)
-    logging.captureWarnings(False)
 
 
-def test_a_token_is_printed_once(cli: Cli) -> None:
+def test_a_token_is_printed_once(cli: CommandLine) -> None:
     cli.ok("account", "create", "acme")
     token = cli.ok("token", "create", "portal", "--role", "operate", "--account", "acme").strip()
     assert token.startswith("authz_")
@@ -103,7 +66,7 @@ def test_a_token_is_printed_once(cli: Cli) -> None:
     assert cli.json("token", "list") == []
 
 
-def test_wrong_tokens_are_refused_by_name(cli: Cli) -> None:
+def test_wrong_tokens_are_refused_by_name(cli: CommandLine) -> None:
     assert "no account nobody" in cli.error(
         "token", "create", "x", "--role", "read", "--account", "nobody"
     )
@@ -117,7 +80,7 @@ def test_wrong_tokens_are_refused_by_name(cli: Cli) -> None:
     assert "is called x" in cli.error("token", "create", "x", "--role", "read")
 
 
-def test_commands_are_in_the_log_of_changes(cli: Cli, tmp_path: Path) -> None:
+def test_commands_are_in_the_log_of_changes(cli: CommandLine, tmp_path: Path) -> None:
     deck = tmp_path / "deck.csv"
     deck.write_text(DECK)
     cli.ok("deck", "import", "retail", str(deck), "--dry-run")
@@ -143,7 +106,7 @@ def test_commands_are_in_the_log_of_changes(cli: Cli, tmp_path: Path) -> None:
     assert "balance" in entries[0]["detail"]["reason"]
 
 
-def test_changes_are_filtered_and_paged(cli: Cli) -> None:
+def test_changes_are_filtered_and_paged(cli: CommandLine) -> None:
     for number in range(3):
         cli.ok("account", "create", f"acme-{number}")
     assert len(cli.json("changes", "--who", USER, "--target", "acme-1")["changes"]) == 1

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from archives import archive_settings, drain_all, lead_calls, open_archive
 from audit_helper import assert_clean_audit
+from command_line import CommandLine
 from world import World
 
-from authz.cli import main
 from authz.ledger.archive import Archive
 from authz.ledger.database import FILE_NAME
 from authz.store import keys
@@ -23,25 +22,13 @@ from authz.store.client import StoreClient
 BUCKET = keys.TAGS.index(keys.tag_of_root("master"))
 
 
-class Cli:
+class Cli(CommandLine):
     """The command line beside a business that `arrange` works on."""
 
     def __init__(self, store_url: str, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        super().__init__(capsys)
         self._store_url = store_url
         self._directory = directory
-        self._capsys = capsys
-
-    def run(self, *arguments: str) -> tuple[int, str, str]:
-        """Return exit status, standard output and standard error of a command."""
-        status = main.run(list(arguments))
-        output = self._capsys.readouterr()
-        return status, output.out, output.err
-
-    def json(self, *arguments: str, status: int = 0) -> Any:
-        """Return the document that a command prints with --json."""
-        found, out, err = self.run(*arguments, "--json")
-        assert found == status, err
-        return json.loads(out)
 
     def arrange(self, work: Callable[[World, Archive], Awaitable[None]], **options: Any) -> None:
         """Do something with the business and its archive."""
@@ -70,20 +57,15 @@ class Cli:
 @pytest.fixture
 def cli(
     store_url: str,
+    plain_logging: None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> Iterator[Cli]:
-    """The command line with a store and a state directory; commands set up the process's log."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+) -> Cli:
+    """The command line with a store and a state directory."""
     monkeypatch.setenv("AUTHZ_STORE__URL", store_url)
     monkeypatch.setenv("AUTHZ_STATE_DIR", str(tmp_path))
-    yield Cli(store_url, tmp_path, capsys)
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.getLogger("authz").setLevel(logging.NOTSET)
-    logging.captureWarnings(False)
+    return Cli(store_url, tmp_path, capsys)
 
 
 async def _archived_calls(world: World, archive: Archive) -> None:

@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import logging
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from audit_helper import assert_clean_audit
+from command_line import CommandLine
 from world import World
 
-from authz.cli import main
 from authz.store import keys
 from authz.store.client import StoreClient
 from authz.store.embedded import EmbeddedStore
@@ -27,61 +25,20 @@ DECK = "prefix,description,price,increment\n1,North America,0.01,6\n44,United Ki
 BAD_DECK = DECK + "49,Germany,none,6\n"
 
 
-class Cli:
-    """The command line with a store of its own."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-
-    def run(self, *arguments: str) -> tuple[int, str, str]:
-        """Return exit status, standard output and standard error of a command."""
-        status = main.run(list(arguments))
-        output = self._capsys.readouterr()
-        return status, output.out, output.err
-
-    def ok(self, *arguments: str) -> str:
-        """Return the output of a command that must succeed."""
-        status, out, err = self.run(*arguments)
-        assert status == 0, err
-        return out
-
-    def json(self, *arguments: str) -> Any:
-        """Return the document that a command prints with --json."""
-        return json.loads(self.ok(*arguments, "--json"))
-
-    def error(self, *arguments: str, status: int = 1) -> str:
-        """Return what a command says that must fail."""
-        found, _, err = self.run(*arguments)
-        assert found == status, err
-        return err
-
-
-@pytest.fixture
-def plain_logging() -> Iterator[None]:
-    """Commands set up the process's log; tests that come later want it as it was."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.getLogger("authz").setLevel(logging.NOTSET)
-    logging.captureWarnings(False)
-
-
 @pytest.fixture
 def unaudited_cli(
     store_url: str,
     plain_logging: None,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> Cli:
+) -> CommandLine:
     """For tests that damage the store on purpose."""
     monkeypatch.setenv("AUTHZ_STORE__URL", store_url)
-    return Cli(capsys)
+    return CommandLine(capsys)
 
 
 @pytest.fixture
-def cli(unaudited_cli: Cli, store_url: str) -> Iterator[Cli]:
+def cli(unaudited_cli: CommandLine, store_url: str) -> Iterator[CommandLine]:
     yield unaudited_cli
     on_store(store_url, assert_clean_audit)
 
@@ -106,7 +63,7 @@ def on_store(url: str, work: Callable[[StoreClient], Awaitable[object]]) -> None
     asyncio.run(run())
 
 
-def pair(cli: Cli, deck_file: Path) -> None:
+def pair(cli: CommandLine, deck_file: Path) -> None:
     """Create `acme` with 10 and `acme-sales` below it with 5, both with the test's deck."""
     cli.ok("deck", "import", "retail", str(deck_file))
     cli.ok("account", "create", "acme", "deck=retail")
@@ -115,7 +72,7 @@ def pair(cli: Cli, deck_file: Path) -> None:
     cli.ok("credit", "acme-sales", "5", "--reference", "first")
 
 
-def test_an_account_is_created_changed_shown_and_closed(cli: Cli) -> None:
+def test_an_account_is_created_changed_shown_and_closed(cli: CommandLine) -> None:
     view = cli.json(
         "account", "create", "acme", "credit_limit=20", "trunks.outbound=2",
         "blocked_classes=premium,satellite", "max_calls_by_class.international=3",
@@ -151,17 +108,17 @@ def test_an_account_is_created_changed_shown_and_closed(cli: Cli) -> None:
         (["parent=nobody"], "parent: no account nobody"),
     ],
 )
-def test_a_wrong_field_is_named(cli: Cli, words: list[str], message: str) -> None:
+def test_a_wrong_field_is_named(cli: CommandLine, words: list[str], message: str) -> None:
     assert message in cli.error("account", "create", "acme", *words)
     assert cli.json("account", "list") == []
 
 
-def test_an_existing_account_is_not_created_again(cli: Cli) -> None:
+def test_an_existing_account_is_not_created_again(cli: CommandLine) -> None:
     cli.ok("account", "create", "acme")
     assert "authz account set acme" in cli.error("account", "create", "acme")
 
 
-def test_accounts_are_listed_with_balances(cli: Cli, deck_file: Path) -> None:
+def test_accounts_are_listed_with_balances(cli: CommandLine, deck_file: Path) -> None:
     pair(cli, deck_file)
     lines = cli.ok("account", "list").splitlines()
     assert lines[0].split() == [
@@ -179,7 +136,9 @@ def test_accounts_are_listed_with_balances(cli: Cli, deck_file: Path) -> None:
     assert cli.json("account", "balance", "acme-sales")["chain"][0]["account"] == "acme"
 
 
-def test_money_is_booked_once_for_each_reference(cli: Cli, deck_file: Path, store_url: str) -> None:
+def test_money_is_booked_once_for_each_reference(
+    cli: CommandLine, deck_file: Path, store_url: str
+) -> None:
     pair(cli, deck_file)
     booked = cli.json("debit", "acme-sales", "0.35", "--kind", "sms", "--reference", "s1")
     assert [leg["balance"] for leg in booked["legs"]] == ["4.65", "9.65"]
@@ -203,7 +162,7 @@ def test_money_is_booked_once_for_each_reference(cli: Cli, deck_file: Path, stor
 
 
 def test_a_deck_goes_in_and_out_unchanged(
-    cli: Cli, deck_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: CommandLine, deck_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dry = cli.json("deck", "import", "retail", str(deck_file), "--dry-run", "--currency", "EUR")
     assert (dry["published"], dry["difference"]["counts"]) == (False, {"added": 2})
@@ -224,7 +183,7 @@ def test_a_deck_goes_in_and_out_unchanged(
     assert "no time zone" in cli.error("deck", "import", "x", str(deck_file), "--timezone", "Mars")
 
 
-def test_bad_lines_are_reported_and_refuse_the_deck(cli: Cli, deck_file: Path) -> None:
+def test_bad_lines_are_reported_and_refuse_the_deck(cli: CommandLine, deck_file: Path) -> None:
     deck_file.write_text(BAD_DECK)
     status, out, err = cli.run("deck", "import", "retail", str(deck_file))
     assert status == 1
@@ -238,7 +197,7 @@ def test_bad_lines_are_reported_and_refuse_the_deck(cli: Cli, deck_file: Path) -
     assert (row["prefix"], row["blocked"]) == ("49", True)
 
 
-def test_a_price_is_exact(cli: Cli, deck_file: Path) -> None:
+def test_a_price_is_exact(cli: CommandLine, deck_file: Path) -> None:
     pair(cli, deck_file)
     number = "+442071838750"
     price = cli.json("price", number, "--account", "acme-sales", "--seconds", "61")
@@ -255,7 +214,9 @@ def test_a_price_is_exact(cli: Cli, deck_file: Path) -> None:
     assert "seconds" in cli.error("price", number, "--deck", "retail", "--seconds", "-1")
 
 
-def test_calls_that_nobody_can_end_become_orphans(cli: Cli, store_url: str, tmp_path: Path) -> None:
+def test_calls_that_nobody_can_end_become_orphans(
+    cli: CommandLine, store_url: str, tmp_path: Path
+) -> None:
     async def place_calls() -> None:
         world = await World.start(store_url, tmp_path)
         await world.pair()
@@ -271,7 +232,7 @@ def test_calls_that_nobody_can_end_become_orphans(cli: Cli, store_url: str, tmp_
     assert "no open call c9" in cli.error("call", "hangup", "sub", "c9")
 
 
-def test_calls_and_records_are_shown(cli: Cli, store_url: str, tmp_path: Path) -> None:
+def test_calls_and_records_are_shown(cli: CommandLine, store_url: str, tmp_path: Path) -> None:
     async def place_calls() -> None:
         world = await World.start(store_url, tmp_path)
         await world.pair()
@@ -307,7 +268,9 @@ def test_calls_and_records_are_shown(cli: Cli, store_url: str, tmp_path: Path) -
     assert "write KEY" in cli.error("show", "account", "x", "y", status=2)
 
 
-def test_closed_hashes_and_references_are_shown(cli: Cli, store_url: str, tmp_path: Path) -> None:
+def test_closed_hashes_and_references_are_shown(
+    cli: CommandLine, store_url: str, tmp_path: Path
+) -> None:
     names: list[str] = []
 
     async def settle_and_list() -> None:
@@ -328,7 +291,7 @@ def test_closed_hashes_and_references_are_shown(cli: Cli, store_url: str, tmp_pa
         cli.ok("show", name)
 
 
-def test_a_damaged_record_is_shown_as_it_is(unaudited_cli: Cli, store_url: str) -> None:
+def test_a_damaged_record_is_shown_as_it_is(unaudited_cli: CommandLine, store_url: str) -> None:
     unaudited_cli.ok("account", "create", "acme")
     key = keys.account(keys.tag_of_root("acme"), "acme")
     on_store(store_url, lambda client: client.execute("HSET", key, "s", b"\x00\x01"))
@@ -337,7 +300,9 @@ def test_a_damaged_record_is_shown_as_it_is(unaudited_cli: Cli, store_url: str) 
     assert "2 bytes" in state["unreadable"]
 
 
-def test_the_audit_finds_what_is_wrong(unaudited_cli: Cli, deck_file: Path, store_url: str) -> None:
+def test_the_audit_finds_what_is_wrong(
+    unaudited_cli: CommandLine, deck_file: Path, store_url: str
+) -> None:
     pair(unaudited_cli, deck_file)
     assert unaudited_cli.json("audit")["findings"] == []
     assert "0 findings in 64 buckets: 2 accounts" in unaudited_cli.ok("audit")
@@ -383,6 +348,6 @@ def test_an_unreachable_store_is_named(
     plain_logging: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("AUTHZ_STORE__URL", "redis://:secret@127.0.0.1:1/0")
-    error = Cli(capsys).error("account", "list")
+    error = CommandLine(capsys).error("account", "list")
     assert "127.0.0.1:1" in error
     assert "secret" not in error

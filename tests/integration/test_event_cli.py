@@ -4,53 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from archives import drain_all, open_archive
 from audit_helper import assert_clean_audit
+from command_line import CommandLine
 from receivers import open_inbox
 from sqlalchemy import insert
 
-from authz.cli import main
 from authz.event_types import EVENT_TYPES
 from authz.ledger.archive import Archive
 from authz.ledger.schema import deliveries
 from authz.store.client import StoreClient
 
 
-class Cli:
+class Cli(CommandLine):
     """The command line with a store and an archive of its own."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str], url: str, directory: Path) -> None:
-        self._capsys = capsys
+        super().__init__(capsys)
         self._url = url
         self._directory = directory
-
-    def run(self, *arguments: str) -> tuple[int, str, str]:
-        """Return exit status, standard output and standard error of a command."""
-        status = main.run(list(arguments))
-        output = self._capsys.readouterr()
-        return status, output.out, output.err
-
-    def ok(self, *arguments: str) -> str:
-        """Return the output of a command that must succeed."""
-        status, out, err = self.run(*arguments)
-        assert status == 0, err
-        return out
-
-    def json(self, *arguments: str) -> Any:
-        """Return the document that a command prints with --json."""
-        return json.loads(self.ok(*arguments, "--json"))
-
-    def error(self, *arguments: str, status: int = 1) -> str:
-        """Return what a command says that must fail."""
-        found, _, err = self.run(*arguments)
-        assert found == status, err
-        return err
 
     def with_archive(self, work: Callable[[Archive], Awaitable[object]]) -> None:
         """Do something as the office would."""
@@ -77,12 +53,11 @@ class Cli:
 @pytest.fixture
 def cli(
     store_url: str,
+    plain_logging: None,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> Iterator[Cli]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
     monkeypatch.setenv("AUTHZ_STORE__URL", store_url)
     monkeypatch.setenv("AUTHZ_STATE_DIR", str(tmp_path))
     monkeypatch.setenv("AUTHZ_WEBHOOKS__ALLOW_PRIVATE", "true")
@@ -93,10 +68,6 @@ def cli(
         await assert_clean_audit(archive._client, archive)
 
     cli.with_archive(audit)
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.getLogger("authz").setLevel(logging.NOTSET)
-    logging.captureWarnings(False)
 
 
 def test_events_are_listed_and_followed(cli: Cli) -> None:

@@ -5,51 +5,26 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
-import json
-import logging
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from audit_helper import assert_clean_audit
+from command_line import CommandLine
 
-from authz.cli import main
 from authz.config import Settings
 from authz.ledger.archive import Archive
 from authz.ledger.csv_file import COLUMNS
 from authz.store.client import StoreClient
 
 
-class Cli:
+class Cli(CommandLine):
     """The command line with a store and a state directory of its own."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str], url: str, directory: Path) -> None:
-        self._capsys = capsys
+        super().__init__(capsys)
         self._url = url
         self.directory = directory
-
-    def run(self, *arguments: str) -> tuple[int, str, str]:
-        """Return exit status, standard output and standard error of a command."""
-        status = main.run(list(arguments))
-        output = self._capsys.readouterr()
-        return status, output.out, output.err
-
-    def ok(self, *arguments: str) -> str:
-        """Return the output of a command that must succeed."""
-        status, out, err = self.run(*arguments)
-        assert status == 0, err
-        return out
-
-    def json(self, *arguments: str) -> Any:
-        """Return the document that a command prints with --json."""
-        return json.loads(self.ok(*arguments, "--json"))
-
-    def error(self, *arguments: str, status: int = 1) -> str:
-        """Return what a command says that must fail."""
-        found, _, err = self.run(*arguments)
-        assert found == status, err
-        return err
 
     def with_archive(self, work: Callable[[StoreClient, Archive], Awaitable[object]]) -> None:
         """Do something as the office would, which makes the archive."""
@@ -73,18 +48,6 @@ class Cli:
             """Opening it is enough."""
 
         self.with_archive(nothing)
-
-
-@pytest.fixture
-def plain_logging() -> Iterator[None]:
-    """Commands set up the process's log; tests that come later want it as it was."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.getLogger("authz").setLevel(logging.NOTSET)
-    logging.captureWarnings(False)
 
 
 @pytest.fixture
