@@ -37,6 +37,16 @@ local function rearm_all(state)
   end
 end
 
+-- Has the sweeper ask for what the new configuration wants: an account that is below the threshold
+-- already may have no call that would.
+local function look_after_recharge(state)
+  local limits = state.limits
+  if limits.recharge_mode ~= RECHARGE_NONE
+    and effective_balance(state) < limits.recharge_threshold then
+    look_again(state, now_seconds)
+  end
+end
+
 local function put(state, expected)
   local created, refused = 0, nil
   if state then
@@ -53,6 +63,9 @@ local function put(state, expected)
     created = 1
   end
   rearm_all(state)
+  if created == 0 then
+    look_after_recharge(state)
+  end
   state.version = redis.call("HINCRBY", KEYS[2], "version", 1)
   redis.call("HSET", KEYS[1], "s", pack_account_state(state), "c", ARGV[2])
   redis.call("ZADD", KEYS[3], 0, ARGV[4])

@@ -287,6 +287,34 @@ async def test_a_capped_account_is_looked_at_until_the_month_is_over(desk: Desk)
     assert (await desk.told())[-1] == ("due", "acme-2")
 
 
+async def test_an_empty_account_that_is_given_a_recharge_asks_for_it(desk: Desk) -> None:
+    recharge = AutoRecharge(threshold="5", amount="20")
+    await desk.books.open("acme", "4")
+    await desk.books.accounts.patch("acme", {"auto_recharge": {"threshold": "4", "amount": "20"}})
+    await desk.books.accounts.patch("acme", {"auto_recharge": {"threshold": "5"}})
+    await desk.sweeper.sweep()
+    assert await desk.told() == [("due", "acme-1")]
+    await desk.books.accounts.patch("acme", {"auto_recharge": {"threshold": "6"}})
+    await desk.sweeper.sweep()
+    await desk.books.open("new", auto_recharge=recharge)
+    await desk.sweeper.sweep()
+    assert await desk.told() == [("due", "acme-1")]
+    assert await desk.told("new") == []
+    await assert_clean_audit(desk.books.client)
+
+
+async def test_a_recharge_that_is_switched_on_again_is_asked_for(desk: Desk) -> None:
+    await desk.open_low()
+    await desk.failed("acme-1")
+    await desk.books.accounts.patch("acme", {"auto_recharge": {"enabled": False}})
+    await desk.later("acme", RECHARGE_RETRY_SECONDS)
+    await desk.sweeper.sweep()
+    await desk.books.accounts.patch("acme", {"auto_recharge": {"enabled": True}})
+    await desk.sweeper.sweep()
+    assert (await desk.told())[-1] == ("due", "acme-2")
+    await assert_clean_audit(desk.books.client)
+
+
 async def test_a_sub_accounts_limit_is_raised_when_its_interval_ends(desk: Desk) -> None:
     await desk.books.open("acme", "100")
     recharge = AutoRecharge(threshold="5", amount="20", mode="credit", min_interval_hours=1)
