@@ -62,10 +62,12 @@ async def audit(
     *,
     tombstone_hours: int = _TOMBSTONE_HOURS,
     archive: LedgerArchive | None = None,
+    needs_archive: bool = False,
 ) -> AuditReport:
     """Audit some buckets (by index), or all of them; raises StoreError if the store fails.
 
-    A ledger that was trimmed is whole only together with its `archive`.
+    A ledger that was trimmed is whole only together with its `archive`. One that cannot be asked
+    is a finding, or with `needs_archive` ArchiveUnavailable.
     """
     started_ns = time.monotonic_ns()
     chosen = range(keys.BUCKETS) if buckets is None else tuple(buckets)
@@ -75,7 +77,7 @@ async def audit(
     for done, bucket in enumerate(chosen):
         if progress is not None:
             progress(done, len(chosen))
-        one = _BucketAudit(client, bucket, tombstone_hours, archive)
+        one = _BucketAudit(client, bucket, tombstone_hours, archive, needs_archive)
         await one.run()
         findings += one.findings
         moving += {*one.calls.moving, *one.unsettled}
@@ -104,6 +106,7 @@ class _BucketAudit:
         bucket: int,
         tombstone_hours: int,
         archive: LedgerArchive | None,
+        needs_archive: bool,
     ) -> None:
         self._client = client
         self._bucket = bucket
@@ -112,7 +115,7 @@ class _BucketAudit:
         self.findings: list[Finding] = []
         #: Accounts whose movements an archive took away faster than they could be read.
         self.unsettled: list[str] = []
-        self.walk = LedgerWalk(client, self._tag, self._report, archive)
+        self.walk = LedgerWalk(client, self._tag, self._report, archive, needs_archive)
         self.calls = CallAudit(client, self._tag, self.walk, self._report)
 
     def _report(self, account: str, invariant: str, expected: str, found: str) -> None:

@@ -52,10 +52,16 @@ class LedgerWalk:
     """One bucket's ledger as read so far."""
 
     def __init__(
-        self, client: StoreClient, tag: str, report: Report, archive: LedgerArchive | None = None
+        self,
+        client: StoreClient,
+        tag: str,
+        report: Report,
+        archive: LedgerArchive | None = None,
+        needs_archive: bool = False,
     ) -> None:
         self._client = client
         self._archive = archive
+        self._needs_archive = needs_archive
         self._stream = keys.ledger(tag)
         self._tag = tag
         self._report = report
@@ -152,6 +158,8 @@ class LedgerWalk:
             bucket = keys.TAGS.index(self._tag)
             return await self._archive.opening(bucket, before_sequence), ""
         except ArchiveUnavailable as error:
+            if self._needs_archive:
+                raise
             return None, str(error)
 
     def _begin(self, opening: BucketOpening, sequence: int) -> None:

@@ -20,6 +20,8 @@ from authz.errors import InvalidInput
 _URL_LENGTH_MAX: Final = 2_048
 #: NAT64: the address of an IPv4 host inside.
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+#: All there is of public IPv6; what lies outside is local, reserved, or IPv4 in disguise.
+_GLOBAL_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
 #: A name whose end is a number is an address in disguise (127.1, 0x7f000001).
 _NUMERIC_LABEL: Final = re.compile(r"(?:^|\.)(?:[0-9]+|0[xX][0-9a-fA-F]*)\.?\Z")
 _IP = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -36,7 +38,7 @@ def is_public(text: str) -> bool:
         inner = address.ipv4_mapped or address.sixtofour
         if inner is None and address in _NAT64:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if address.teredo is not None:
+        if inner is None and (address.teredo is not None or address not in _GLOBAL_UNICAST):
             return False
         if inner is not None:
             address = inner

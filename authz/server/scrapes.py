@@ -35,7 +35,8 @@ def build_metrics(
         return [own_row(order.name)] if order.meters is None else order.meters.rows()
 
     async def audit_bucket(bucket: int) -> AuditReport:
-        return await audit(client, [bucket], archive=archive)
+        # An archive that is away is no proof that money is: the next round asks it again.
+        return await audit(client, [bucket], archive=archive, needs_archive=True)
 
     surveys = Surveys(client, settings.metrics, audit_bucket)
     host.run(surveys.take_censuses())

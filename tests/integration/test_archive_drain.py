@@ -24,7 +24,8 @@ from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from world import World
 
-from authz.errors import ArchiveElsewhere
+from authz.engine.audit import audit
+from authz.errors import ArchiveElsewhere, ArchiveUnavailable
 from authz.ledger.archive import Archive
 from authz.ledger.drain import PAGE
 from authz.ledger.rows import movement_rows
@@ -80,6 +81,23 @@ async def test_what_is_archived_is_trimmed_and_no_more(world: World, archive: Ar
     await lead_calls(world, 3, "later")
     await drain_all(archive)
     assert [row.sequence for row in await archived_rows(archive) if row.leg == 0] == [*range(1, 66)]
+
+
+async def test_an_archive_that_cannot_be_asked_need_be_no_finding(
+    world: World, archive: Archive, tmp_path: Path
+) -> None:
+    await world.pair()
+    await lead_calls(world, 20)
+    await drain_all(archive)
+    other = Archive(world.client, archive_settings(tmp_path, f"sqlite:///{tmp_path}/other"), None)
+    try:
+        report = await audit(world.client, archive=other)
+        assert [one.invariant for one in report.findings] == ["the ledger is whole"]
+        with pytest.raises(ArchiveUnavailable):
+            await audit(world.client, archive=other, needs_archive=True)
+    finally:
+        await other.close()
+    assert not (await audit(world.client, archive=archive, needs_archive=True)).findings
 
 
 async def test_nothing_is_trimmed_that_is_not_archived(world: World, archive: Archive) -> None:
