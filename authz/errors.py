@@ -64,7 +64,7 @@ class CallUnknown(AuthzError):
 
 
 class CallTooOld(CallUnknown):
-    """The call ended so long ago that only the archive can tell whether it is booked."""
+    """The call ended so far from now that only the archive can tell whether it is booked."""
 
 
 class SettledDifferently(AuthzError):

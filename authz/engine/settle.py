@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -26,6 +26,8 @@ from authz.store.layouts import SETTLE
 from authz.store.records import ledger_strings, unpack_call
 
 _NO_ATTEMPT = -1
+#: How far a switch's clock may be ahead of the store's and its calls still count as just ended.
+_CLOCK_SKEW_SECONDS: Final = 60
 
 
 class Past(NamedTuple):
@@ -46,8 +48,8 @@ async def settle(
 ) -> Settlement:
     """Book one call; raises StoreError, CallUnknown or SettledDifferently.
 
-    One that ended longer ago than the store remembers is CallTooOld, unless its `past` was looked
-    up.
+    One that ended longer ago than the store remembers, or has yet to end by the switch's clock,
+    is CallTooOld, unless its `past` was looked up.
 
     A call that this process does not remember is settled by its record, which the script
     answers; one that the store does not know either, by the numbers that the request carries.
@@ -91,8 +93,10 @@ def _keep(context: Context, request: SettleRequest, plan: Plan | None) -> None:
 async def _settle_again(
     context: Context, request: SettleRequest, plan: Plan | None, settled_at: int
 ) -> None:
-    if request.ended_at is None:
-        request = msgspec.structs.replace(request, ended_at=settled_at)
+    ended_at = settled_at
+    if request.ended_at is not None:
+        ended_at = min(ended_at, parse_moment(request.ended_at, "ended_at"))
+    request = msgspec.structs.replace(request, ended_at=ended_at)
     if plan is not None:
         context.memory.put(plan)
     await settle(context, request, is_repeat=True)
@@ -208,8 +212,10 @@ def _plan_of_unknown(
         )
     if past is None and request.ended_at is not None:
         age = context.clock.now() - parse_moment(request.ended_at, "ended_at")
-        if age > keep_seconds:
-            raise CallTooOld("the call ended too long ago to be booked without its record")
+        # The store remembers a call from when it was booked on: by an end that is told too late
+        # it would seem unknown, and be booked again, after that.
+        if not -_CLOCK_SKEW_SECONDS <= age <= keep_seconds - _CLOCK_SKEW_SECONDS:
+            raise CallTooOld("the call's end is too far from now to book it without its record")
     call = make_call(
         context,
         AuthorizeRequest(

@@ -18,7 +18,7 @@ from authz.engine.postings import CreditRequest, DebitRequest, Posted, PostingSe
 from authz.engine.spool_replay import DeadLetter
 from authz.errors import ArchiveUnavailable, Conflict, NotFound, SpoolFull
 from authz.ledger.archive import Archive
-from authz.model import SettleRequest
+from authz.model import SettleRequest, Spooled
 from authz.store import keys
 
 
@@ -217,6 +217,23 @@ async def test_a_late_call_that_was_never_booked_is_booked(desk: Desk) -> None:
     await desk.settle_late("c1", 60, to=UK)
     assert await desk.balances() == (10_000_000 - 13_700, 10_000_000 - 10_000)
     assert await desk.world.client.execute("XLEN", keys.late()) == 0
+
+
+async def test_a_switch_whose_clock_is_ahead_is_charged_once(desk: Desk) -> None:
+    now = desk.world.engine.context.clock.now()
+    request = SettleRequest(
+        call_id="c1", account="sub", seconds=60, to=US, direction="outbound", ended_at=now + 86_400
+    )
+    assert isinstance(await desk.world.engine.settle(request), Spooled)
+    await desk.late.book_all()
+    charged = await desk.balances()
+    assert max(charged) < 10_000_000
+    # Its tombstone goes before the clock that was ahead has come to the end it told.
+    await desk.forget()
+    await desk.world.engine.settle(request)
+    await desk.late.book_all()
+    assert await desk.balances() == charged
+    assert desk.dead == []
 
 
 async def test_a_late_settle_of_a_booked_call_changes_nothing(desk: Desk) -> None:
