@@ -43,7 +43,8 @@ class EventType(NamedTuple):
     name: str
     meaning: str
     facts: tuple[str, ...]
-    level: Literal["info", "warning", "error"] = "warning"
+    #: Of its line in the log. None is an error: that is for what is wrong with the daemon.
+    level: Literal["info", "warning"] = "warning"
 
 
 CALL_DENIED: Final = "call.denied"
@@ -57,7 +58,7 @@ _ROWS = (
               "again after `repeat_hours`.", ("balance", "threshold")),
     EventType("balance.exhausted",
               "Balance less reported use and credit limit together have reached 0.",
-              ("balance", "credit_limit"), "error"),
+              ("balance", "credit_limit")),
     EventType("balance.restored",
               "A credit, or a new limit, has lifted an exhausted account above 0.",
               ("balance", "credit_limit"), "info"),
@@ -75,7 +76,7 @@ _ROWS = (
     EventType("spend_limit.warning", "80 % of a day's or month's spend limit is spent.",
               ("period", "spend", "limit")),
     EventType("spend_limit.reached", "A day's or month's spend limit is spent.",
-              ("period", "spend", "limit"), "error"),
+              ("period", "spend", "limit")),
     EventType("trunks.exhausted",
               "A call found no free trunk; at most once a minute.",
               ("inbound", "outbound")),
