@@ -47,13 +47,15 @@ class SimulatedApi:
             "sched_del": self._delete_group,
             "unsched_api": self._delete_task,
             "show": self._show,
-            "global_getvar": lambda rest: switch.core_uuid if rest == "core_uuid" else "",
+            "global_getvar": self._get_global,
+            "global_setvar": self._set_global,
             "eval": lambda rest: rest.replace("${Core-UUID}", switch.core_uuid),
             "strepoch": lambda rest: str(switch.clock.now_us() // 1_000_000),
             "strmicroepoch": lambda rest: str(switch.clock.now_us()),
             "hupall": self._hang_up_all,
             "shutdown": self._shut_down,
         }
+        self._globals: dict[str, str] = {}
         #: Every command that was run, for tests to look at.
         self.log: list[str] = []
         #: What to answer to a line instead of the truth.
@@ -118,6 +120,14 @@ class SimulatedApi:
         for assignment in assignments.split(";"):
             name, _, value = assignment.partition("=")
             self._assign(leg, name, value)
+        return _OK
+
+    def _get_global(self, rest: str) -> str:
+        return self._switch.core_uuid if rest == "core_uuid" else self._globals.get(rest, "")
+
+    def _set_global(self, rest: str) -> str:
+        name, _, value = rest.partition("=")
+        self._globals[name] = value
         return _OK
 
     def _assign(self, leg: Leg, name: str, value: str) -> None:

@@ -196,7 +196,15 @@ class SwitchAgent:
         connection = self.desk.connected
         if not uuid or self.legs.get(uuid) is not None or self.legs.has_ended(uuid):
             return
-        if await connection.api(commands.uuid_exists(uuid)) != "true":
+        if await connection.api(commands.uuid_exists(uuid)) == "true":
+            is_sent_on = event.get("Hangup-Cause") == "BLIND_TRANSFER"
+            self.charge_on(call, uuid, ended_us(event), is_sent_on=is_sent_on)
+
+    def charge_on(
+        self, call: ChargedCall, uuid: str, moment_us: int, *, is_sent_on: bool = False
+    ) -> None:
+        """Charge a callee's leg from a moment on, whose paying leg has left it behind."""
+        if self.legs.get(uuid) is not None or self.legs.has_ended(uuid):
             return
         following = ChargedCall(
             uuid=uuid,
@@ -210,12 +218,7 @@ class SwitchAgent:
             heard_us=self.desk.here_us(),
         )
         leg = self.legs.add(following)
-        step = partial(
-            self.supervisor.take_over,
-            following,
-            ended_us(event),
-            is_sent_on=event.get("Hangup-Cause") == "BLIND_TRANSFER",
-        )
+        step = partial(self.supervisor.take_over, following, moment_us, is_sent_on=is_sent_on)
         self.legs.post(leg, step, None)
 
     async def _end_unseen(self, call: ChargedCall) -> None:

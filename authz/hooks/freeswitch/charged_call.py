@@ -18,6 +18,7 @@ from authz.hooks.freeswitch import variables
 from authz.hooks.freeswitch.durations import whole_seconds
 from authz.hooks.freeswitch.events import Event
 from authz.model import (
+    SECONDS_MAX,
     AuthorizeRequest,
     DirectionName,
     ReserveRequest,
@@ -197,24 +198,41 @@ def restore_call(channel: Event, uuid: str) -> ChargedCall | None:
     )
 
 
+def left_behind_by(callee: Event) -> ChargedCall | None:
+    """Return the call by which a callee's leg was paid for, as its dialplan has told; None: not."""
+    words = callee.variable(variables.PAID_BY).split(" ", 3)
+    match = _CALL_ID.fullmatch(words[0])
+    if len(words) < 4 or match is None or words[2] not in DIRECTIONS:
+        return None
+    return ChargedCall(
+        uuid=match["uuid"],
+        account=words[1],
+        direction=DIRECTIONS[words[2]].label,
+        to=words[3],
+        from_=caller_of(callee),
+        leg=int(match["leg"] or 1),
+    )
+
+
 def talk_seconds(call: ChargedCall, hangup: Event, rounding: Rounding) -> int:
     """Return the seconds to settle at the leg's end, by the switch's own counters.
 
-    They begin at the leg's answer; a leg whose clock began later is measured by its end.
+    They begin at the leg's answer; a leg whose clock began later is measured by its end. A counter
+    that no call can have is as good as none; what no call can last is settled as the longest.
     """
     if answered_us(hangup) is None:
         return 0
     if call.is_clock_answer:
         milliseconds = hangup.integer_variable("billmsec")
-        if milliseconds is None:
+        if milliseconds is None or milliseconds > SECONDS_MAX * 1000:
             milliseconds = (ended_us(hangup) - (answered_us(hangup) or 0)) // 1000
-        return whole_seconds(max(0, milliseconds), rounding)
+        return min(whole_seconds(max(0, milliseconds), rounding), SECONDS_MAX)
     return seconds_until(call, ended_us(hangup), rounding)
 
 
 def seconds_until(call: ChargedCall, moment_us: int, rounding: Rounding) -> int:
     """Return the seconds to settle if charging ends at a moment of the switch's clock."""
-    return whole_seconds(call.elapsed_us(moment_us) // 1000, rounding)
+    return min(whole_seconds(call.elapsed_us(moment_us) // 1000, rounding), SECONDS_MAX)
 
 
 def ended_us(hangup: Event) -> int:

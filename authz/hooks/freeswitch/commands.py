@@ -181,6 +181,13 @@ def sched_del(group: str) -> str:
     return f"sched_del {word('group', group)}"
 
 
+def mark_served(owner: str) -> str:
+    """Write on the switch itself which process serves it; `SERVED_BY` reads it."""
+    return f"global_setvar {_SERVED_BY}={word('owner', owner)}"
+
+
+_SERVED_BY: Final = "authz_served_by"
+SERVED_BY: Final = f"global_getvar {_SERVED_BY}"
 CORE_UUID: Final = "global_getvar core_uuid"
 SHOW_CHANNELS: Final = "show channels as json"
 #: Asks for nothing and changes nothing: answered while the switch lives.

@@ -174,6 +174,7 @@ class Decider:
             self._alarms.set_alarm(call, Alarm.GONE, _REFUSAL_SECONDS * US)
             return
         log.event("release_failed", level="error", call_id=call.call_id, error=error)
+        self._alarms.set_alarm(call, Alarm.REFUSED, _REFUSAL_SECONDS * US)
         await door.api(commands.uuid_kill(call.uuid, "NORMAL_TEMPORARY_FAILURE"))
 
     async def _refuse(
@@ -209,8 +210,10 @@ class Decider:
         return found
 
     async def end_refused(self, call: ChargedCall) -> None:
-        """Kill a refused leg that did not hang up by itself."""
+        """Kill a leg that did not hang up by itself, again and again while the switch refuses."""
         try:
             await self._desk.kill(call, "NORMAL_TEMPORARY_FAILURE")
         except SwitchError as error:
             log.event("refusal_failed", level="debug", call_id=call.call_id, error=error)
+            if isinstance(error, CommandFailed) and not error.is_gone:
+                self._alarms.set_alarm(call, Alarm.REFUSED, _REFUSAL_SECONDS * US)

@@ -19,7 +19,7 @@ from authz import log
 from authz.engine.switches import claim_ended, open_calls_of
 from authz.hooks.freeswitch import commands
 from authz.hooks.freeswitch.agent import InboundDoor, SwitchAgent
-from authz.hooks.freeswitch.charged_call import restore_call
+from authz.hooks.freeswitch.charged_call import answered_us, left_behind_by, restore_call
 from authz.hooks.freeswitch.connection import EventSocketConnection
 from authz.hooks.freeswitch.errors import CommandFailed
 from authz.hooks.freeswitch.events import Event
@@ -119,6 +119,20 @@ async def _take_up(
         agent.adopt(call, dump, groups, door)
     elif channel.application == "park" and _is_parked(dump) and agent.decider.is_waiting(dump):
         agent.wait(dump, door)
+    else:
+        await _take_up_left(agent, connection, dump)
+
+
+async def _take_up_left(
+    agent: SwitchAgent, connection: EventSocketConnection, callee: Event
+) -> None:
+    """Charge a callee's leg from now on whose paying leg has left it while nobody looked."""
+    payer = left_behind_by(callee)
+    if payer is None or answered_us(callee) is None:
+        return
+    if not await _exists(connection, payer.uuid):
+        log.event("callee_left_behind", level="warning", call_id=payer.call_id)
+        agent.charge_on(payer, callee.unique_id, callee.timestamp_us or 0)
 
 
 def _is_parked(dump: Event) -> bool:

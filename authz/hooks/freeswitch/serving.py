@@ -1,7 +1,9 @@
 """Serving one switch: for as long as this process holds its lease, and while another does not.
 
 The lease lies in the store. While the store is away nobody can take the switch over, so whoever
-serves it goes on; as soon as the store says that another process has it, this one lets go.
+serves it goes on; as soon as the store says that another process has it, this one lets go. If only
+this process has lost its way to the store, another one may have taken over: it has left its name on
+the switch.
 """
 
 from __future__ import annotations
@@ -14,9 +16,11 @@ from authz import log
 from authz.config.freeswitch import FreeswitchSettings, SwitchSettings
 from authz.engine.engine import Engine
 from authz.errors import StoreError
+from authz.hooks.freeswitch import commands
 from authz.hooks.freeswitch.agent import EVENTS, SwitchAgent
 from authz.hooks.freeswitch.connection import EventSocketConnection
 from authz.hooks.freeswitch.desk import Desk
+from authz.hooks.freeswitch.errors import CommandFailed, SwitchError
 from authz.hooks.freeswitch.events import Event
 from authz.hooks.freeswitch.link import LinkOptions, LinkState, SwitchLink
 from authz.hooks.freeswitch.reconcile import YOUNG_SECONDS, end_missing, take_up_channels
@@ -53,6 +57,9 @@ class SwitchServer:
         self.is_served = False
         self._lease_seconds = settings.lease_seconds
         self._engine = engine
+        self._owner = owner
+        #: Whether the store has confirmed the lease when it was last asked.
+        self._is_lease_certain = False
         self._board = SwitchBoard(engine.context.client, switch.name, owner)
         self.link = SwitchLink(
             LinkOptions(
@@ -99,9 +106,11 @@ class SwitchServer:
             return _STANDBY_SECONDS
         try:
             is_ours = await self._board.hold(self._lease_seconds)
+            self._is_lease_certain = is_ours
         except StoreError:
             # Whoever serves goes on; whoever does not, waits.
-            is_ours = self.is_served
+            self._is_lease_certain = False
+            is_ours = self.is_served and not await self._is_overtaken()
         if self._link_task is not None and self._link_task.done():
             log.event(
                 "switch_served_anew",
@@ -121,6 +130,16 @@ class SwitchServer:
         log.event("switch_served", switch=self.name)
         self.is_served = True
         self._link_task = asyncio.get_running_loop().create_task(self._serve())
+
+    async def _is_overtaken(self) -> bool:
+        """Return whether another process has left its name on the switch, as far as can be seen."""
+        connection = self.link.connection
+        if connection is None:
+            return False
+        try:
+            return await connection.api(commands.SERVED_BY) not in ("", self._owner)
+        except SwitchError:
+            return False
 
     async def _serve(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -154,6 +173,13 @@ class SwitchServer:
 
     async def on_up(self, connection: EventSocketConnection, core_uuid: str) -> None:
         """Take up what the switch has; a restarted one has nothing of before."""
+        if not self._is_lease_certain and await self._is_overtaken():
+            # The next turn lets go.
+            return
+        try:
+            await connection.api(commands.mark_served(self._owner))
+        except CommandFailed as error:
+            log.event("switch_not_marked", level="warning", switch=self.name, error=error)
         if self._has_restarted(core_uuid):
             self.agent.legs.forget_all()
         self.agent.desk.connection = connection

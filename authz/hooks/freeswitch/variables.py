@@ -36,3 +36,9 @@ STARTED_US: Final = "authz_started_us"
 CHARGED_EXTENSION: Final = "authz_charged_extension"
 #: The leg's own uuid, where CALL names the call of another leg that has left it behind.
 LEG: Final = "authz_leg"
+
+# Set by the dialplan on a callee's leg that it calls for a charged one.
+
+#: CALL, ACCOUNT, DIRECTION and TO of the leg that pays for it, in this order, with blanks between:
+#: by this it is charged on if the leg leaves it behind while nobody looks.
+PAID_BY: Final = "authz_paid_by"
