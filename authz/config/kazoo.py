@@ -50,9 +50,10 @@ class KazooSettings(Struct, frozen=True, kw_only=True):
         ),
     ] = "shadow"
     node: Annotated[
-        str | None,
-        about("Our name in messages; else authz@ and the host's name.", pattern=_NODE_PATTERN),
-    ] = None
+        str,
+        about("Our name in messages; empty for authz@ and the host's name.",
+              pattern=r"^[A-Za-z0-9_.@-]{0,128}$(?!\n)"),
+    ] = ""  # fmt: skip
     request_queue: Annotated[
         str,
         about(

@@ -1,6 +1,7 @@
 """The agents process: serves the switches that are supervised over a connection of our own.
 
 Any number of hosts may name the same switch: a lease in the store says which process serves it.
+Kazoo's brokers hand each question to one of those who are connected.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from authz.hooks.freeswitch.outbound import OutboundServer
 from authz.hooks.freeswitch.outbound_door import OutboundDoor
 from authz.hooks.freeswitch.serving import SwitchServer
 from authz.hooks.freeswitch.settling import Settler
+from authz.hooks.kazoo.serving import KazooServer, broker_users
 from authz.server import child
 from authz.server.engine_host import EngineHost
 
@@ -39,6 +41,9 @@ class AgentsService:
             SwitchServer(switch, settings, host.engine, self._settler, owner)
             for switch in settings.switches
         ]
+        kazoo = host.settings.kazoo
+        self._kazoo = KazooServer(kazoo, broker_users(host.engine, kazoo))
+        self._kazoo_task: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._outbound = OutboundServer(
             OutboundDoor(self._servers).take,
@@ -48,6 +53,7 @@ class AgentsService:
     async def serve(self, listeners: Mapping[str, socket.socket]) -> None:
         """Ask for the switches' leases, and take calls on the listening sockets."""
         loop = asyncio.get_running_loop()
+        self._kazoo_task = loop.create_task(self._kazoo.run())
         self._tasks = [loop.create_task(server.run()) for server in self._servers]
         for listener in listeners.values():
             self._tasks.append(loop.create_task(self._accept(listener)))
@@ -76,14 +82,19 @@ class AgentsService:
         for task in self._tasks[len(self._servers) :]:
             task.cancel()
         await self._outbound.close()
-        await asyncio.gather(*(server.drain(limit_seconds) for server in self._servers))
+        await asyncio.gather(
+            self._kazoo.drain(limit_seconds),
+            *(server.drain(limit_seconds) for server in self._servers),
+        )
         await self._settler.drain(limit_seconds)
 
     async def close(self) -> None:
-        """Let go of the switches and close the engine."""
-        for task in self._tasks:
+        """Let go of the switches and the brokers, and close the engine."""
+        tasks = [*self._tasks, *([self._kazoo_task] if self._kazoo_task is not None else [])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._kazoo.close()
         await self._host.close()
 
 

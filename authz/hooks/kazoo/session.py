@@ -193,10 +193,10 @@ class Session:
         except (amqp.AMQPError, OSError):
             return
 
-    async def _note_loss(self, _sender: Any, error: BaseException | None) -> None:
+    def _note_loss(self, _sender: Any, error: BaseException | None) -> None:
         self._note("the broker has closed it" if error is None else str(error))
 
-    async def _note_cancel(self, frame: Any) -> None:
+    def _note_cancel(self, frame: Any) -> None:
         self._note(f"the broker has ended a consumer ({frame.consumer_tag}): its queue is gone")
 
     def _note(self, reason: str) -> None:
