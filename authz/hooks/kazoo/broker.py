@@ -257,7 +257,8 @@ class KazooBroker:
         log.event("kazoo_connected", zone=self.zone, broker=log.mask_url(url))
         tasks = [asyncio.create_task(self._tell_up(user)) for user in self._users]
         try:
-            await session.lost
+            # Awaited itself, it would be cancelled with us.
+            await asyncio.wait([session.lost])
         finally:
             for task in tasks:
                 task.cancel()

@@ -54,6 +54,7 @@ class Session:
         self._connection = connection
         self._take = take
         self._outgoing: AbstractChannel | None = None
+        self._channels: list[AbstractChannel] = []
         self._consumers: list[tuple[AbstractQueue, str]] = []
         #: Done with the reason when the connection can no longer be used.
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -116,6 +117,7 @@ class Session:
     async def _channel(self, **options: bool) -> AbstractChannel:
         channel = await self._connection.channel(**options)
         channel.close_callbacks.add(self._note_loss)
+        self._channels.append(channel)
         underlay = await channel.get_underlay_channel()
         underlay.on_consumer_cancel_callbacks.add(self._note_cancel)
         return channel
@@ -189,6 +191,9 @@ class Session:
         self._note("the connection is closed")
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
+                # One by one: a connection that closes under its channels leaves tasks behind.
+                for channel in self._channels:
+                    await channel.close()
                 await self._connection.close()
         except (amqp.AMQPError, OSError):
             return
