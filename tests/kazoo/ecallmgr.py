@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 
-from authz.hooks.kazoo.encoding import Microseconds, encode_key, install_timestamps
+from authz.hooks.kazoo.encoding import Microseconds, encode_key, install_readers
 from authz.hooks.kazoo.topology import EXCHANGES
 
 #: Valid messages by name, from the contract.
@@ -41,7 +41,7 @@ class Ecallmgr:
     @classmethod
     async def connect(cls, url: str) -> Self:
         """Connect and wait for answers and broadcasts."""
-        install_timestamps()
+        install_readers()
         connection = await aio_pika.connect(url)
         channel = await connection.channel()
         for name, kind in EXCHANGES.items():

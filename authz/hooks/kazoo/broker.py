@@ -17,7 +17,6 @@ from msgspec import Struct
 import authz
 from authz import log
 from authz.config.kazoo import KazooSettings
-from authz.errors import AuthzError
 from authz.hooks.kazoo import messages
 from authz.hooks.kazoo.deliveries import Delivery, Handler, Handlers
 from authz.hooks.kazoo.encoding import encode_key
@@ -246,7 +245,8 @@ class KazooBroker:
         self._next_url += 1
         try:
             session = await self._open(url)
-        except AuthzError as error:
+        except Exception as error:
+            # Whatever a library says of a strange peer, it must not end the agent.
             self._report(url, error)
             return False
         # The next try begins with it again: its alternatives are for when it cannot be reached.
@@ -294,7 +294,7 @@ class KazooBroker:
             user.on_down(self)
         await session.close()
 
-    def _report(self, url: str, error: AuthzError) -> None:
+    def _report(self, url: str, error: Exception) -> None:
         """Log what keeps the broker away, once for as long as it is the same."""
         problem = f"{type(error).__name__}: {error}"
         if problem != self._last_problem:

@@ -103,11 +103,19 @@ def read_timestamp(value: bytes) -> tuple[int, datetime.datetime]:
     return 8, _EPOCH + datetime.timedelta(microseconds=number_us)
 
 
-def install_timestamps() -> None:
-    """Let the AMQP codec read Kazoo's timestamps.
+def read_short_text(value: bytes) -> tuple[int, str]:
+    """Read a short text of a frame, which may not be UTF-8; never fail."""
+    end = 1 + int.from_bytes(value[:1], "big")
+    return end, value[1:end].decode(errors="replace")
 
-    Its own reader takes them for milliseconds, ends up past the year 9999 and raises, which ends
-    the connection: no message of Kazoo's could ever be received.
+
+def install_readers() -> None:
+    """Let the AMQP codec read what Kazoo writes, and what must not end the connection.
+
+    Its own reader takes Kazoo's timestamps for milliseconds, ends up past the year 9999 and
+    raises, which ends the connection: no message of Kazoo's could ever be received. A text that
+    is not UTF-8 would do the same, and come again and again on each new connection.
     """
     decode.METHODS["timestamp"] = read_timestamp
     decode.TABLE_MAPPING[b"T"] = read_timestamp
+    decode.METHODS["shortstr"] = read_short_text

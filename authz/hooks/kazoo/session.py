@@ -24,7 +24,7 @@ from aio_pika.abc import (
 )
 from yarl import URL
 
-from authz.hooks.kazoo.encoding import Microseconds, install_timestamps
+from authz.hooks.kazoo.encoding import Microseconds, install_readers
 from authz.hooks.kazoo.errors import BrokerRefused, BrokerUnreachable, PublishUnknown
 from authz.hooks.kazoo.topology import EXCHANGES, QueuePlan, Source
 
@@ -73,7 +73,7 @@ class Session:
 
         Raises BrokerUnreachable, or BrokerRefused where trying again alone will not help.
         """
-        install_timestamps()
+        install_readers()
         parts = URL(url)
         if "heartbeat" not in parts.query:
             parts = parts.update_query(heartbeat=_HEARTBEAT_SECONDS)
