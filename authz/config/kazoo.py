@@ -91,6 +91,14 @@ class KazooSettings(Struct, frozen=True, kw_only=True):
             "Kazoo's invoices have it."
         ),
     ] = "exact"
+    mobile_rate_number: Annotated[
+        str | None,
+        about(
+            "The number by whose rate calls of mobile devices (Authorizing-Type mobile) are "
+            "priced. Give its row of the deck a class that no trunk carries.",
+            pattern=r"^\+?[0-9]{1,20}$(?!\n)",
+        ),
+    ] = None
     notifications: Annotated[
         bool, about("Whether low balances and recharges are told to Kazoo's notifications.")
     ] = True  # fmt: skip
