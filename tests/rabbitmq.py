@@ -104,7 +104,10 @@ class RabbitServer:
         self.start()
 
     def start(self) -> None:
-        """Start the node, as it is at first and after `kill`; return when it lets clients in."""
+        """Start the node, as it is at first and after `kill`; return when it lets clients in.
+
+        Never in a thread of its own: the node would end with that.
+        """
         self._node = self._spawn(str(self._script))
         until = time.monotonic() + _START_SECONDS_MAX
         while not self._greets():

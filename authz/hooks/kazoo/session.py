@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Self
@@ -34,6 +35,9 @@ _PUBLISH_SECONDS: Final = 5.0
 _CLOSE_SECONDS: Final = 3.0
 #: A connection without a word for three of these is lost.
 _HEARTBEAT_SECONDS: Final = 10
+
+#: They log each lost connection and each vain try at length; we say once what there is to know.
+_LIBRARIES: Final = ("aio_pika", "aiormq")
 
 _REFUSALS: Final = (
     amqp.AuthenticationError,
@@ -74,6 +78,8 @@ class Session:
         Raises BrokerUnreachable, or BrokerRefused where trying again alone will not help.
         """
         install_readers()
+        for library in _LIBRARIES:
+            logging.getLogger(library).setLevel(logging.CRITICAL)
         parts = URL(url)
         if "heartbeat" not in parts.query:
             parts = parts.update_query(heartbeat=_HEARTBEAT_SECONDS)
