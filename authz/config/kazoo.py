@@ -92,13 +92,14 @@ class KazooSettings(Struct, frozen=True, kw_only=True):
         ),
     ] = "exact"
     mobile_rate_number: Annotated[
-        str | None,
+        str,
         about(
             "The number by whose rate calls of mobile devices (Authorizing-Type mobile) are "
-            "priced. Give its row of the deck a class that no trunk carries.",
-            pattern=r"^\+?[0-9]{1,20}$(?!\n)",
+            "priced; empty for the dialled one. Give its row of the deck a class that no trunk "
+            "carries.",
+            pattern=r"^(\+?[0-9]{1,20})?$(?!\n)",
         ),
-    ] = None
+    ] = ""
     notifications: Annotated[
         bool, about("Whether low balances and recharges are told to Kazoo's notifications.")
     ] = True  # fmt: skip

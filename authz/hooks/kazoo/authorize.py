@@ -187,7 +187,7 @@ class Authorizer:
     def _question(self, leg: Leg, account: str, number: str, link: Link | None) -> Question:
         rate_number = None
         if leg.authorizing_type == "mobile":
-            rate_number = self._settings.mobile_rate_number
+            rate_number = self._settings.mobile_rate_number or None
         return Question(
             call_id=leg.call_id,
             account=account,
