@@ -42,7 +42,7 @@ class AgentsService:
             for switch in settings.switches
         ]
         kazoo = host.settings.kazoo
-        self._kazoo = KazooServer(kazoo, broker_users(host.engine, kazoo))
+        self._kazoo = KazooServer(kazoo, broker_users(host.engine, kazoo, owner))
         self._kazoo_task: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._outbound = OutboundServer(

@@ -181,4 +181,6 @@ async def test_a_part_that_fails_does_not_take_the_broker_with_it(
         await ecallmgr.tell("CHANNEL_DESTROY", "c1")
         await until(lambda: recorder.finished == 1)
         assert "kazoo_not_taken_up" in caplog.messages
+        user.is_broken = False
+        await until(lambda: user.ups == 2)
         assert broker.connects == 1

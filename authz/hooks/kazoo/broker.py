@@ -17,6 +17,7 @@ from msgspec import Struct
 import authz
 from authz import log
 from authz.config.kazoo import KazooSettings
+from authz.errors import StoreError
 from authz.hooks.kazoo import messages
 from authz.hooks.kazoo.deliveries import Delivery, Handler, Handlers
 from authz.hooks.kazoo.encoding import encode_key
@@ -40,6 +41,8 @@ from authz.hooks.kazoo.topology import (
 APP_NAME: Final = "authz"
 _RETRY_SECONDS_MIN: Final = 0.5
 _RETRY_SECONDS_MAX: Final = 15.0
+#: Before a part of the agent that has failed is told again of the connection.
+_TAKE_UP_SECONDS: Final = 2.0
 #: Where to send what concerns all, by the message's kind.
 _BROADCASTS: Final = {
     messages.AuthorizeAnswer.kind: AUTHORIZE_BROADCAST,
@@ -56,7 +59,7 @@ class BrokerUser(Protocol):
     async def on_up(self, broker: KazooBroker) -> None:
         """The broker is connected and delivers; cancelled if it is lost meanwhile.
 
-        Called again after each loss. Ended channels may have been missed.
+        Called again after each loss, and after an error. Ended channels may have been missed.
         """
 
     def on_down(self, broker: KazooBroker) -> None:
@@ -277,12 +280,17 @@ class KazooBroker:
         return await Session.open(url, f"{self.node} {self.zone}", self._handlers.take, queues)
 
     async def _tell_up(self, user: BrokerUser) -> None:
-        try:
-            await user.on_up(self)
-        except (BrokerUnreachable, PublishUnknown) as error:
-            log.event("kazoo_not_taken_up", level="warning", zone=self.zone, error=error)
-        except Exception as error:
-            log.event("kazoo_not_taken_up", level="error", zone=self.zone, error=error)
+        """Let a part live on the connection; one that fails tries again as long as that lasts."""
+        while True:
+            try:
+                await user.on_up(self)
+            except (BrokerUnreachable, PublishUnknown, StoreError) as error:
+                log.event("kazoo_not_taken_up", level="warning", zone=self.zone, error=error)
+            except Exception as error:
+                log.event("kazoo_not_taken_up", level="error", zone=self.zone, error=error)
+            else:
+                return
+            await asyncio.sleep(_TAKE_UP_SECONDS)
 
     async def _drop(self, reason: str) -> None:
         session, self._session = self._session, None

@@ -7,12 +7,16 @@ from collections.abc import Sequence
 
 from authz.config.kazoo import KazooSettings
 from authz.engine.engine import Engine
+from authz.hooks.kazoo.agent import KazooAgent
 from authz.hooks.kazoo.broker import BrokerUser, KazooBroker
 
 
-def broker_users(engine: Engine, settings: KazooSettings) -> list[BrokerUser]:
-    """Return the parts of the agent that the settings ask for."""
-    return []
+def broker_users(engine: Engine, settings: KazooSettings, owner: str) -> list[BrokerUser]:
+    """Return the parts of the agent that the settings ask for; `owner` names this process."""
+    users: list[BrokerUser] = []
+    if settings.mode == "active":
+        users.append(KazooAgent(engine, settings, owner))
+    return users
 
 
 class KazooServer:
