@@ -40,7 +40,7 @@ from authz.hooks.kazoo.topology import (
 
 APP_NAME: Final = "authz"
 _RETRY_SECONDS_MIN: Final = 0.5
-_RETRY_SECONDS_MAX: Final = 15.0
+_RETRY_SECONDS_MAX: Final = 5.0
 #: Before a part of the agent that has failed is told again of the connection.
 _TAKE_UP_SECONDS: Final = 2.0
 #: Where to send what concerns all, by the message's kind.
