@@ -26,6 +26,11 @@ STATUSES: Final = ("2xx", "4xx", "5xx")
 PARTS: Final = ("host", "store", "calls", "decks", "money", "audit", "archive", "deliveries")
 #: Kinds of child process.
 PROGRAMS: Final = ("worker", "office", "agents")
+#: What a difference in shadow mode comes from: see hooks/kazoo/comparison.py.
+SHADOW_CAUSES: Final = (
+    "same", "account", "limits", "load", "credit", "allotment", "defect", "rate", "unanswered",
+    "other",
+)  # fmt: skip
 _REFUSALS: Final = tuple(name for name in REASONS if name != OK)
 
 
@@ -178,6 +183,16 @@ _PROCESSES: Final = (
     _counter("store_restarts", "Starts of the own store after it ended unasked."),
 )
 
+_KAZOO: Final = (
+    _counter(
+        "kazoo_shadow",
+        "Answers of jonny5 and hotornot compared with ours in shadow mode, by the cause of what "
+        "differs (docs/kazoo.md).",
+        "subject cause",
+        one_of(("authorize", "rate"), SHADOW_CAUSES),
+    ),
+)
+
 #: What processes count, in the order of their slots.
-COUNTED: Final = (*_DECISIONS, *_STORE, *_HOOK, *_OFFICE, *_PROCESSES)
+COUNTED: Final = (*_DECISIONS, *_STORE, *_HOOK, *_OFFICE, *_PROCESSES, *_KAZOO)
 METRICS: Final[dict[str, Metric]] = {one.name: one for one in (*COUNTED, *READ)}

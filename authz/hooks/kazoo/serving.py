@@ -9,6 +9,7 @@ from authz.config.kazoo import KazooSettings
 from authz.engine.engine import Engine
 from authz.hooks.kazoo.agent import KazooAgent
 from authz.hooks.kazoo.broker import BrokerUser, KazooBroker
+from authz.hooks.kazoo.shadow import Shadow
 
 
 def broker_users(engine: Engine, settings: KazooSettings, owner: str) -> list[BrokerUser]:
@@ -16,6 +17,8 @@ def broker_users(engine: Engine, settings: KazooSettings, owner: str) -> list[Br
     users: list[BrokerUser] = []
     if settings.mode == "active":
         users.append(KazooAgent(engine, settings, owner))
+    else:
+        users.append(Shadow(engine, settings))
     return users
 
 
