@@ -120,6 +120,10 @@ class RabbitServer:
         self._node.kill()
         self._node.wait()
 
+    def freeze(self) -> None:
+        """Have the node answer nothing any more, until it is killed."""
+        self._node.send_signal(signal.SIGSTOP)
+
     def close(self) -> None:
         """Stop the node and its port mapper, and remove its data."""
         self._node.send_signal(signal.SIGKILL)

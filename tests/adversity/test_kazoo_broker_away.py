@@ -14,7 +14,7 @@ from rabbitmq import RabbitServer
 
 from authz.hooks.kazoo.broker import KazooBroker
 from authz.hooks.kazoo.deliveries import Delivery
-from authz.hooks.kazoo.errors import KazooError
+from authz.hooks.kazoo.errors import BrokerUnreachable, KazooError, PublishUnknown
 from authz.hooks.kazoo.messages import AuthorizeAnswer, AuthorizeRequest
 from authz.hooks.kazoo.topology import Source
 
@@ -100,6 +100,22 @@ async def test_a_broker_that_dies_while_we_answer_gets_the_answer_later(
         assert (await ecallmgr.ask("authz/authz_req"))["Is-Authorized"] is True
         await ecallmgr.close()
     assert outcomes in (["BrokerUnreachable", "True"], ["PublishUnknown", "True"])
+
+
+async def test_what_a_dying_broker_may_have_taken_is_said_to_be_unknown(
+    rabbit_server: RabbitServer,
+) -> None:
+    broker = broker_of(rabbit_server.url)
+    async with running(broker):
+        rabbit_server.freeze()
+        orders = [asyncio.create_task(broker.publish_hangup(f"c{one}")) for one in range(3)]
+        query = asyncio.create_task(broker.query_channels(0))
+        _, pending = await asyncio.wait(orders, timeout=0.2)
+        assert len(pending) == 3
+        rabbit_server.kill()
+        outcomes = await asyncio.gather(*orders, query, return_exceptions=True)
+        assert {type(one) for one in outcomes} <= {PublishUnknown, BrokerUnreachable}
+    rabbit_server.start()
 
 
 async def test_a_queue_that_is_deleted_is_declared_again(

@@ -25,6 +25,7 @@ from aio_pika.abc import (
 )
 from yarl import URL
 
+from authz import log
 from authz.hooks.kazoo.encoding import Microseconds, install_readers
 from authz.hooks.kazoo.errors import BrokerRefused, BrokerUnreachable, PublishUnknown
 from authz.hooks.kazoo.topology import EXCHANGES, QueuePlan, Source
@@ -201,8 +202,9 @@ class Session:
                 for channel in self._channels:
                     await channel.close()
                 await self._connection.close()
-        except (amqp.AMQPError, OSError):
-            return
+        except Exception as error:
+            # Whatever the library says of a dead connection, it must not keep us from the next.
+            log.event("kazoo_close_failed", level="debug", error=error)
 
     def _note_loss(self, _sender: Any, error: BaseException | None) -> None:
         self._note("the broker has closed it" if error is None else str(error))

@@ -9,8 +9,6 @@ from __future__ import annotations
 import enum
 from typing import Any, Final, NamedTuple
 
-from msgspec import Struct
-
 from authz.config.kazoo import KazooSettings
 from authz.hooks.kazoo import messages
 
@@ -51,7 +49,7 @@ class Route(NamedTuple):
 
     exchange: str
     routing_key: str
-    body: type[Struct]
+    body: type[messages.Body]
 
 
 def _call_event(name: str) -> Route:
