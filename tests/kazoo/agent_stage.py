@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from audit_helper import assert_clean_audit
+from rabbitmq import RabbitServer
 from world import US, World
 
 from authz.config.kazoo import KazooSettings
@@ -21,7 +22,6 @@ from authz.store.constants import Kind
 from authz.store.records import unpack_ledger_entry
 from kazoo.ecallmgr import Ecallmgr
 from kazoo.stage import settings_for
-from rabbitmq import RabbitServer
 
 _WAIT_SECONDS = 30
 
@@ -59,10 +59,24 @@ class KazooStage:
         self._start_agent()
         await self.until(lambda: self.broker.is_up)
 
+    async def reconnect(self) -> None:
+        """Let the ecallmgr come back to a broker that was gone."""
+        node, server_id = self.ecallmgr.node, self.ecallmgr.server_id
+        self.ecallmgr = await Ecallmgr.connect(self.settings.brokers[0].url)
+        self.ecallmgr.node, self.ecallmgr.server_id = node, server_id
+        await self.listen()
+
+    async def listen(self) -> None:
+        """Let the ecallmgr tell of its channels and carry out orders."""
+        await self.ecallmgr.serve_channels(self.channels)
+        await self.ecallmgr.serve_metaflow()
+
     async def until(self, condition: Callable[[], bool]) -> None:
         """Return when the condition holds; raise TimeoutError if it does not."""
         async with asyncio.timeout(_WAIT_SECONDS):
-            while not condition():
+            while True:
+                if condition():
+                    return
                 await asyncio.sleep(0.01)
 
     def variables(self, to: str = US, **more: str) -> dict[str, str]:
@@ -154,13 +168,12 @@ async def kazoo_stage(
     ecallmgr = await Ecallmgr.connect(rabbit.url)
     stage = KazooStage(business, ecallmgr, settings_for(rabbit.url, query_seconds=1, **settings))
     try:
-        await ecallmgr.serve_channels(stage.channels)
-        await ecallmgr.serve_metaflow()
+        await stage.listen()
         await stage.until(lambda: stage.broker.is_up)
         yield stage
         await stage.close()
         await assert_clean_audit(business.client)
     finally:
         await stage.close()
-        await ecallmgr.close()
+        await stage.ecallmgr.close()
         await business.close()
