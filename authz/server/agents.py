@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping
 from typing import Final
 
+from authz import meters
 from authz.hooks.freeswitch.outbound import OutboundServer
 from authz.hooks.freeswitch.outbound_door import OutboundDoor
 from authz.hooks.freeswitch.serving import SwitchServer
@@ -25,6 +26,7 @@ from authz.server.engine_host import EngineHost
 
 #: How often it is looked whether waiting calls can be taken.
 _LOOK_SECONDS: Final = 0.1
+_KAZOO_CONNECTED: Final = meters.gauge("authz_kazoo_connected")
 _LOOPBACK: Final = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 
 
@@ -72,6 +74,10 @@ class AgentsService:
                 self._outbound.pause()
             is_listening = can_supervise
             await asyncio.sleep(_LOOK_SECONDS)
+
+    def publish(self) -> None:
+        """Set the gauges of the agents."""
+        _KAZOO_CONNECTED.set(sum(broker.is_up for broker in self._kazoo.brokers))
 
     def adopt(self, connection: socket.socket) -> None:
         """Refuse: connections are only passed to workers."""

@@ -16,6 +16,7 @@ from kazoo.ecallmgr import Ecallmgr
 from kazoo.stage import Recorder, running, settings_for
 from processes import until
 from rabbitmq import RabbitServer
+from tally import Tally
 
 from authz.errors import NotExecuted
 from authz.hooks.kazoo.broker import KazooBroker
@@ -176,7 +177,10 @@ async def test_every_kind_of_message_arrives(
 
 
 async def test_malformed_messages_are_dropped_and_the_next_is_served(
-    rabbit_server: RabbitServer, ecallmgr: Ecallmgr, caplog: pytest.LogCaptureFixture
+    rabbit_server: RabbitServer,
+    ecallmgr: Ecallmgr,
+    caplog: pytest.LogCaptureFixture,
+    tally: Tally,
 ) -> None:
     broker = broker_of(rabbit_server)
     broker.consume(*AUTHORIZE, allow)
@@ -213,6 +217,11 @@ async def test_malformed_messages_are_dropped_and_the_next_is_served(
         assert broker.connects == 1
     # A flood is not told of message by message.
     assert caplog.messages.count("kazoo_message_malformed") == 5
+    assert tally.of("authz_kazoo_messages_total") == {
+        ("requests", "malformed"): 11,
+        ("requests", "ignored"): 1,
+        ("requests", "handled"): 2,
+    }
 
 
 async def test_a_message_is_repeated_while_the_store_is_away(

@@ -107,7 +107,7 @@ async def test_histograms_accumulate() -> None:
 
 
 async def test_every_counted_series_is_there_from_the_beginning() -> None:
-    found = await render([row("worker-1"), row("office"), row("serve")])
+    found = await render([row("worker-1"), row("office"), row("agents"), row("serve")])
     for metric in COUNTED:
         suffix = "_count" if metric.kind is Kind.HISTOGRAM else ""
         for labels in metric.series or ():

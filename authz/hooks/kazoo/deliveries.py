@@ -14,7 +14,7 @@ from aio_pika.abc import AbstractIncomingMessage
 from aio_pika.exceptions import AMQPError, ChannelInvalidStateError, MessageProcessError
 from msgspec import Struct
 
-from authz import log
+from authz import log, meters
 from authz.errors import SpoolFull, StoreError
 from authz.hooks.kazoo.encoding import decode_body
 from authz.hooks.kazoo.errors import KazooError, MalformedMessage
@@ -31,6 +31,10 @@ _AGAIN_SECONDS: Final = 1.0
 #: Messages that cannot be read are told of so often in so long; the others are only counted.
 _COMPLAINTS_MAX: Final = 5
 _COMPLAINTS_SECONDS: Final = 60.0
+#: Outcomes after which a message goes back to its queue.
+_REPEATED: Final = ("postponed", "failed")
+#: By source and what became of the message.
+_MESSAGES: Final = meters.counters("authz_kazoo_messages_total")
 _CONTENT_TYPES: Final = (None, "", "application/json")
 
 
@@ -120,27 +124,39 @@ class Handlers:
             delivery = self._read(source, message)
         except MalformedMessage as error:
             self._complain(source, message, error)
+            outcome = "malformed"
+        else:
+            outcome = await self._handle(delivery)
+        _MESSAGES[source.value, outcome].add()
+        if outcome in _REPEATED:
+            await _give_back(message)
+        else:
             await _acknowledge(message)
-            return
-        handler = self._handlers.get((source, *delivery.header.kind))
+
+    async def _handle(self, delivery: Delivery[Struct]) -> str:
+        """Have a message handled, and say what became of it: an outcome of the meter."""
+        handler = self._handlers.get((delivery.source, *delivery.header.kind))
         if handler is None:
             # A shared queue brings what others have bound it to.
-            await _acknowledge(message)
-            return
+            return "ignored"
+        reason: Exception
         try:
             await handler(delivery)
         except (StoreError, SpoolFull, KazooError) as error:
-            self._tell_failed("kazoo_message_postponed", delivery, error)
-            await _give_back(message)
+            outcome, reason = "postponed", error
         except Exception as error:
-            if delivery.is_redelivered:
-                self._tell_failed("kazoo_message_dropped", delivery, error)
-                await _acknowledge(message)
-            else:
-                self._tell_failed("kazoo_message_failed", delivery, error)
-                await _give_back(message)
+            outcome, reason = ("dropped" if delivery.is_redelivered else "failed"), error
         else:
-            await _acknowledge(message)
+            return "handled"
+        self._complaints.tell(
+            f"kazoo_message_{outcome}",
+            zone=self._broker.zone,
+            source=delivery.source.value,
+            message=delivery.header.event_name,
+            call_id=getattr(delivery.message, "call_id", None),
+            error=reason,
+        )
+        return outcome
 
     def _read(self, source: Source, message: AbstractIncomingMessage) -> Delivery[Struct]:
         if message.content_type not in _CONTENT_TYPES:
@@ -167,16 +183,6 @@ class Handlers:
             source=source.value,
             routing_key=message.routing_key,
             bytes=len(message.body),
-            error=error,
-        )
-
-    def _tell_failed(self, name: str, delivery: Delivery[Struct], error: Exception) -> None:
-        self._complaints.tell(
-            name,
-            zone=self._broker.zone,
-            source=delivery.source.value,
-            message=delivery.header.event_name,
-            call_id=getattr(delivery.message, "call_id", None),
             error=error,
         )
 
