@@ -155,6 +155,11 @@ class KazooAgent:
             leg = read_leg(delivery.message, delivery.header.node)
             self._note(call, leg, delivery.message, delivery.broker)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no more calls can be looked after."""
+        return self.book.is_full
+
     def watch(self, leg: Leg, account: str, number: str, grant: Grant, link: Link) -> None:
         """Look after a call that was let through here."""
         call = self.book.get(leg.call_id)

@@ -17,6 +17,7 @@ from authz.config.kazoo import KazooSettings
 from authz.engine.engine import Engine
 from authz.errors import InvalidInput, StoreError
 from authz.hooks.kazoo.calls import Link
+from authz.hooks.kazoo.deliveries import Complaints
 from authz.hooks.kazoo.dids import DidLimits
 from authz.hooks.kazoo.legs import Leg, read_leg
 from authz.hooks.kazoo.limits import limits_of
@@ -43,6 +44,10 @@ _OTHERS_REASONS: Final = frozenset(("call_id_conflict",))
 
 class Watcher(Protocol):
     """Who looks after the calls that were let through."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more can be looked after."""
 
     def watch(self, leg: Leg, account: str, number: str, grant: Grant, link: Link) -> None:
         """Look after a call of `account`, which is reached by that broker."""
@@ -75,6 +80,7 @@ class Authorizer:
         self._settings = settings
         self._dids = dids
         self._watcher = watcher
+        self._complaints = Complaints()
 
     async def decide(
         self, request: AuthorizeRequest, node: str, link: Link | None
@@ -88,15 +94,20 @@ class Authorizer:
         if leg.direction == "outbound" and class_code == CallClass.EMERGENCY:
             return await self._emergency(leg, number, request, link)
         if not leg.account or not leg.is_readable or not number:
-            log.event("kazoo_request_refused", level="warning", call_id=leg.call_id,
-                      account=leg.account, reason="no account, number or call id")  # fmt: skip
+            self._complaints.tell("kazoo_request_refused", call_id=leg.call_id,
+                                  reason="no account, number or call id")  # fmt: skip
+            return self._answer(leg, None, number, request, _Verdict())
+        if self._watcher.is_full:
+            # What nobody looks after is never ended in time.
+            self._complaints.tell("kazoo_request_refused", call_id=leg.call_id,
+                                  reason="kazoo.calls_max calls are watched")  # fmt: skip
             return self._answer(leg, None, number, request, _Verdict())
         try:
             payers = await find_payers(self._context, leg)
         except StoreError:
             return await self._without_store(leg, number, request, link)
         if payers is None:
-            log.event("kazoo_account_unknown", level="warning", account=leg.account)
+            self._complaints.tell("kazoo_account_unknown", account=leg.account)
             return self._answer(leg, None, number, request, _Verdict())
         verdict = await self._judge(leg, number, payers, link)
         answer = self._answer(leg, payers, number, request, verdict)
@@ -173,8 +184,7 @@ class Authorizer:
         try:
             answer = await self._engine.authorize(question)
         except InvalidInput as error:
-            log.event("kazoo_request_refused", level="warning", call_id=leg.call_id,
-                      account=leg.account, reason=error)  # fmt: skip
+            self._complaints.tell("kazoo_request_refused", call_id=leg.call_id, reason=error)
             refusal = _Refusal(accounts[0].id, "invalid", LIMITS_ENFORCED)
         else:
             if isinstance(answer, Grant):
@@ -231,8 +241,8 @@ class Authorizer:
         if payers is not None and reseller not in payers.chain.ids:
             reseller = (*payers.chain.ids, "")[1]
             if leg.reseller and leg.reseller != reseller:
-                log.event("kazoo_reseller_differs", level="warning", account=leg.account,
-                          named=leg.reseller, parent=reseller)  # fmt: skip
+                self._complaints.tell("kazoo_reseller_differs", account=leg.account,
+                                      named=leg.reseller, parent=reseller)  # fmt: skip
         is_let_through = verdict.is_authorized or verdict.is_soft
         if reseller in ("", leg.account):
             # Its own reseller: there is no second leg that could refuse.

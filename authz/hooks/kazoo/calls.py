@@ -96,6 +96,11 @@ class CallBook:
     def __len__(self) -> int:
         return len(self._calls)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no more calls are taken in."""
+        return len(self._calls) >= self._calls_max
+
     def __iter__(self) -> Iterator[LiveCall]:
         """Yield every call; calls may begin and end meanwhile."""
         return iter(list(self._calls.values()))
@@ -116,7 +121,7 @@ class CallBook:
         """Take in a call; False: it has ended already, or there are too many."""
         if self.has_ended(call.call_id):
             return False
-        if call.call_id not in self._calls and len(self._calls) >= self._calls_max:
+        if call.call_id not in self._calls and self.is_full:
             return False
         self._calls[call.call_id] = call
         return True

@@ -45,7 +45,7 @@ class ChannelSettler:
         seconds = max(0, event.billing_seconds)
         if not self._is_ours(leg, seconds, call):
             return
-        account = await self._payer(leg, call)
+        account = await self._payer(leg, seconds, call)
         if account is None:
             return
         number, _ = self._engine.context.rules.classify(leg.to)
@@ -67,7 +67,7 @@ class ChannelSettler:
             return True
         return leg.account_billing in PAID_WORDS or leg.reseller_billing in PAID_WORDS
 
-    async def _payer(self, leg: Leg, call: LiveCall | None) -> str | None:
+    async def _payer(self, leg: Leg, seconds: int, call: LiveCall | None) -> str | None:
         if call is not None:
             return call.account
         try:
@@ -77,6 +77,8 @@ class ChannelSettler:
             payers = None
         else:
             if payers is None:
+                if seconds:
+                    self._fail(leg, seconds, "account_unknown")
                 return None
         return payer_by_words(leg, payers)
 

@@ -53,6 +53,8 @@ class _Question(Struct):
 class _Nobody:
     """Looks after no call: none is let through here."""
 
+    is_full = False
+
     def watch(self, leg: Leg, account: str, number: str, grant: Grant, link: Link) -> None:
         """Do nothing."""
 
