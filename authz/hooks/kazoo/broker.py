@@ -19,7 +19,7 @@ from authz import log
 from authz.config.kazoo import KazooSettings
 from authz.errors import StoreError
 from authz.hooks.kazoo import messages
-from authz.hooks.kazoo.deliveries import Delivery, Handler, Handlers
+from authz.hooks.kazoo.deliveries import Complaints, Delivery, Handler, Handlers
 from authz.hooks.kazoo.encoding import encode_key
 from authz.hooks.kazoo.errors import (
     BrokerRefused,
@@ -43,6 +43,8 @@ _RETRY_SECONDS_MIN: Final = 0.5
 _RETRY_SECONDS_MAX: Final = 5.0
 #: Before a part of the agent that has failed is told again of the connection.
 _TAKE_UP_SECONDS: Final = 2.0
+#: Live channels that are read before others get a turn.
+_CHANNELS_AT_ONCE: Final = 500
 #: Where to send what concerns all, by the message's kind.
 _BROADCASTS: Final = {
     messages.AuthorizeAnswer.kind: AUTHORIZE_BROADCAST,
@@ -93,6 +95,7 @@ class KazooBroker:
         self._session: Session | None = None
         self._is_draining = False
         self._last_problem = ""
+        self._complaints = Complaints()
         self._queries: dict[str, list[NodeChannels]] = {}
         self._handlers.add(Source.ANSWERS, *ChannelsAnswer.kind, self._take_channels)
 
@@ -206,12 +209,14 @@ class KazooBroker:
         answers = self._queries.get(delivery.header.msg_id)
         if answers is None:
             return
-        channels = []
-        for call_id, fields in delivery.message.channels.items():
+        channels: list[Channel] = []
+        for number, (call_id, fields) in enumerate(delivery.message.channels.items(), 1):
+            if number % _CHANNELS_AT_ONCE == 0:
+                await asyncio.sleep(0)
             try:
                 channels.append(read_channel(call_id, fields))
             except MalformedMessage as error:
-                log.event("kazoo_channel_malformed", level="warning", call_id=call_id, error=error)
+                self._complaints.tell("kazoo_channel_malformed", call_id=call_id, error=error)
         answers.append(NodeChannels(delivery.header.node, channels))
 
     # The connection.
@@ -251,6 +256,9 @@ class KazooBroker:
         except Exception as error:
             # Whatever a library says of a strange peer, it must not end the agent.
             self._report(url, error)
+            return False
+        if self._is_draining:
+            await session.close()
             return False
         # The next try begins with it again: its alternatives are for when it cannot be reached.
         self._next_url -= 1

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from authz import log, meters
 from authz.errors import SpoolFull, StoreError
-from authz.hooks.kazoo.encoding import decode_body
+from authz.hooks.kazoo.encoding import BODY_BYTES_MAX, CHANNELS_BYTES_MAX, decode_body
 from authz.hooks.kazoo.errors import KazooError, MalformedMessage
 from authz.hooks.kazoo.messages import Header, decode_as, decode_header
 from authz.hooks.kazoo.topology import ROUTES, Source
@@ -161,7 +161,8 @@ class Handlers:
     def _read(self, source: Source, message: AbstractIncomingMessage) -> Delivery[Struct]:
         if message.content_type not in _CONTENT_TYPES:
             raise MalformedMessage(f"content_type: {message.content_type!r} is not JSON")
-        text = decode_body(message.body, message.content_encoding)
+        bytes_max = CHANNELS_BYTES_MAX if source is Source.ANSWERS else BODY_BYTES_MAX
+        text = decode_body(message.body, message.content_encoding, bytes_max)
         header = decode_header(text)
         route = ROUTES.get((source, *header.kind))
         # What nobody here handles may have any form.

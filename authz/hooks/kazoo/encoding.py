@@ -15,8 +15,10 @@ from authz.hooks.kazoo.errors import MalformedMessage
 US: Final = 1_000_000
 #: Seconds from year 0, where Kazoo's clock begins, to 1970.
 GREGORIAN_OFFSET_SECONDS: Final = 62_167_219_200
-#: No message of Kazoo's comes near it; a broker takes what it is given.
-BODY_BYTES_MAX: Final = 4 * 1024 * 1024
+#: No message of Kazoo's comes near it, but for the channels of a whole node; a broker takes what
+#: it is given.
+BODY_BYTES_MAX: Final = 1024 * 1024
+CHANNELS_BYTES_MAX: Final = 64 * 1024 * 1024
 
 _UNRESERVED: Final = frozenset(string.ascii_letters + string.digits + "_-")
 #: zlib: the greatest window, with the header of gzip.
@@ -53,21 +55,23 @@ def from_gregorian(seconds: int) -> int:
     return seconds - GREGORIAN_OFFSET_SECONDS
 
 
-def decode_body(body: bytes, content_encoding: str | None) -> bytes:
+def decode_body(
+    body: bytes, content_encoding: str | None, bytes_max: int = BODY_BYTES_MAX
+) -> bytes:
     """Return the message's text, decompressed; raise MalformedMessage."""
-    if len(body) > BODY_BYTES_MAX:
-        raise MalformedMessage(f"body: {len(body)} bytes are more than {BODY_BYTES_MAX}")
+    if len(body) > bytes_max:
+        raise MalformedMessage(f"body: {len(body)} bytes are more than {bytes_max}")
     if content_encoding in (None, "", "identity"):
         return body
     if content_encoding != "gzip":
         raise MalformedMessage(f"content_encoding: {content_encoding!r} is neither gzip nor none")
     unzip = zlib.decompressobj(_GZIP_WINDOW)
     try:
-        text = unzip.decompress(body, BODY_BYTES_MAX)
+        text = unzip.decompress(body, bytes_max)
     except zlib.error as error:
         raise MalformedMessage(f"body: {error}") from error
     if unzip.unconsumed_tail:
-        raise MalformedMessage(f"body: it grows to more than {BODY_BYTES_MAX} bytes")
+        raise MalformedMessage(f"body: it grows to more than {bytes_max} bytes")
     if not unzip.eof:
         raise MalformedMessage("body: it ends within its compressed data")
     return text

@@ -26,6 +26,8 @@ AUTHORIZE_BROADCAST: Final = "authz.authorize.broadcast"
 RATE_BROADCAST: Final = "rate.resp.broadcast"
 CHANNELS_QUERY: Final = "call.status_req.channels"
 
+#: Answers worked on at a time: each has all channels of a node.
+_ANSWERS_MAX: Final = 4
 _DAY_MS: Final = 24 * 3600 * 1000
 
 
@@ -127,4 +129,6 @@ def queue_plan(source: Source, settings: KazooSettings) -> QueuePlan:
                 is_durable=True,
                 is_auto_delete=False,
             )
+        case Source.ANSWERS:
+            return QueuePlan("", _PRIVATE_ARGUMENTS, _ANSWERS_MAX)
     return QueuePlan("", _PRIVATE_ARGUMENTS, settings.events_max)
