@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,10 +13,11 @@ from typing import Any
 import pytest
 from kazoo.agent_stage import KazooStage, kazoo_stage
 from rabbitmq import RabbitServer
-from world import UK, US
+from servers import Server
+from world import TOLLFREE, UK, US
 
 from authz.hooks.kazoo.encoding import to_gregorian
-from authz.store.switches import HangupRequest, request_hangup
+from authz.store.switches import HangupRequest, SwitchBoard, request_hangup
 
 #: Of the price list: 0.0137 a minute by the second, so that this buys four seconds and no more.
 FOUR_SECONDS = "0.000914"
@@ -277,3 +280,54 @@ async def test_messages_that_make_no_sense_end_nobody(stage: KazooStage) -> None
     answer = await stage.ask("c9")
     await stage.end(answer, 60)
     assert ("c9", 60, 10_000) in await stage.charges("sub")
+
+
+async def test_a_switch_of_ours_is_asked_to_end_a_call(
+    store_url: str, rabbit_server: RabbitServer, tmp_path: Path
+) -> None:
+    async with kazoo_stage(store_url, rabbit_server, tmp_path, hangup_by="switch") as stage:
+        await stage.world.pair(sub=FOUR_SECONDS)
+        switch = "freeswitch@fs1.example.net"
+        board = SwitchBoard(stage.world.client, switch, "agent")
+        assert await board.hold(30)
+        poor = await stage.ask("poor", UK)
+        await stage.tell("CHANNEL_ANSWER", poor, UK)
+        taken: list[HangupRequest] = []
+        async with asyncio.timeout(20):
+            while not taken:
+                taken += await board.take_requests()
+                await asyncio.sleep(0.05)
+        assert taken[0] == HangupRequest("sub", "poor")
+        # A switch that nobody serves is reached by konami all the same.
+        await board.leave()
+        order = await asyncio.wait_for(stage.ecallmgr.hangups.get(), 20)
+        assert order["Call-ID"] == "poor"
+        await stage.end(poor, 4, UK)
+
+
+async def test_ends_are_kept_on_disk_while_the_store_is_away(
+    stage: KazooStage, store_server: Server
+) -> None:
+    await stage.world.pair(metadata={"kazoo.resource_types": "sms"})
+    plain = await stage.ask("c1")
+    excused = await stage.ask("c2", Resource_Type="sms")
+    free = await stage.ask("c3", TOLLFREE)
+    os.kill(store_server.store.pid, signal.SIGSTOP)
+    try:
+        await stage.end(plain, 60)
+        # Nobody who decided it lives any more: what it was told says who pays.
+        stage.agent.book.end("c2")
+        stage.agent.book._ended.clear()
+        await stage.end(excused, 60, variables={"Resource-Type": "sms"})
+        await stage.end(free, 60, TOLLFREE)
+    finally:
+        os.kill(store_server.store.pid, signal.SIGCONT)
+    engine = stage.world.engine
+    assert engine.spool.depth == 3
+    async with asyncio.timeout(20):
+        while engine.spool.depth:
+            await engine.replay_spool()
+            await asyncio.sleep(0.1)
+    assert sorted(await stage.charges("sub")) == [("c1", 60, 10_000), ("c3", 60, 0)]
+    assert sum(micros for _, _, micros in await stage.charges("master")) == 10_000
+    assert await stage.open_calls("master") == 0

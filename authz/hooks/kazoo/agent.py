@@ -59,7 +59,7 @@ class KazooAgent:
         self.supervisor = Supervisor(engine, settings, self.book, self.hangups, dids)
         self.authorizer = Authorizer(engine, settings, dids, self)
         self.settler = ChannelSettler(engine, dids)
-        self.surveyor = Surveyor(engine, settings, self.book, self.supervisor)
+        self.surveyor = Surveyor(engine, settings, self.book, self.supervisor, self.hangups)
 
     # As a user of brokers.
 

@@ -18,6 +18,7 @@ from authz.engine.engine import Engine
 from authz.engine.switches import claim_ended, open_calls_of
 from authz.errors import AuthzError, StoreError
 from authz.hooks.kazoo.calls import CallBook, Link, LiveCall
+from authz.hooks.kazoo.hangups import Hangups
 from authz.hooks.kazoo.messages import Channel
 from authz.hooks.kazoo.midcall import Supervisor
 from authz.hooks.kazoo.payers import payer_of_channel
@@ -44,12 +45,18 @@ class Surveyor:
     """Surveys the zones."""
 
     def __init__(
-        self, engine: Engine, settings: KazooSettings, book: CallBook, supervisor: Supervisor
+        self,
+        engine: Engine,
+        settings: KazooSettings,
+        book: CallBook,
+        supervisor: Supervisor,
+        hangups: Hangups,
     ) -> None:
         self._engine = engine
         self._settings = settings
         self._book = book
         self._supervisor = supervisor
+        self._hangups = hangups
         #: Calls taken in and calls made orphans since the start.
         self.adopted = 0
         self.missed = 0
@@ -81,6 +88,7 @@ class Surveyor:
         survey = Survey({}, {}, set())
         for answer in await link.query_channels():
             survey.answered.add(answer.node)
+            self._hangups.know(answer.node, link)
             for channel in answer.channels:
                 survey.channels[channel.call_id] = channel
                 survey.nodes[channel.call_id] = answer.node
@@ -99,6 +107,8 @@ class Surveyor:
             if call is None:
                 return
         self._supervisor.hear(call)
+        # Where its ecallmgr answers is where orders reach it; events come from other zones as well.
+        call.link = link
         call.switch = call.switch or channel.switch_nodename
         if channel.is_answered and call.answered_at is None and call.began_at < asked_at:
             # When it was answered nobody has told: not before the channel was there.
