@@ -342,3 +342,18 @@ async def test_without_the_store_only_what_must_passes(
         assert (await stage.ask("c3", TOLLFREE))["Is-Authorized"] is True
     finally:
         os.kill(store_server.store.pid, signal.SIGCONT)
+
+
+async def test_a_fault_of_ours_lets_nobody_through(
+    stage: KazooStage, caplog: pytest.LogCaptureFixture
+) -> None:
+    await stage.world.pair()
+    context = stage.world.engine.context
+    tag = await context.directory.tag_of("sub")
+    key = f"authz:{{{tag}}}:account:sub"
+    config = await stage.world.client.execute("HGET", key, "c")
+    await stage.world.client.execute("HSET", key, "c", "no JSON")
+    context.directory.forget_all()
+    assert words(await stage.ask("c1")) == REFUSED
+    assert "kazoo_not_decided" in caplog.messages
+    await stage.world.client.execute("HSET", key, "c", config)

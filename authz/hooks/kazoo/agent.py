@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+from authz import log
 from authz.config.kazoo import KazooSettings
 from authz.engine.engine import Engine
 from authz.errors import StoreError
@@ -96,7 +97,12 @@ class KazooAgent:
     async def take_authorize(self, delivery: Delivery[AuthorizeRequest]) -> None:
         """Decide a channel, and tell who asked and all who follow decisions."""
         header, broker = delivery.header, delivery.broker
-        answer = await self.authorizer.decide(delivery.message, header.node, broker)
+        try:
+            answer = await self.authorizer.decide(delivery.message, header.node, broker)
+        except Exception as error:
+            log.event("kazoo_not_decided", level="error", error=error,
+                      call_id=delivery.message.call_id)  # fmt: skip
+            answer = self.authorizer.refuse(delivery.message, header.node)
         await broker.reply(header, answer)
         await broker.broadcast(header, answer)
 

@@ -114,6 +114,14 @@ class Authorizer:
         await self._add_usage(answer, leg, payers, verdict)
         return answer
 
+    def refuse(self, request: AuthorizeRequest, node: str) -> AuthorizeAnswer:
+        """Return the answer for a channel that could not be decided.
+
+        Without one, ecallmgr lets the channel through, and nobody pays for it.
+        """
+        leg = read_leg(request, node)
+        return self._answer(leg, None, "", request, _Verdict())
+
     # Deciding.
 
     async def _emergency(
