@@ -394,3 +394,25 @@ async def test_without_a_connection_nothing_is_sent() -> None:
         await broker.publish_hangup(secrets.token_hex(4))
     with pytest.raises(BrokerUnreachable):
         await broker.query_channels()
+
+
+async def test_questions_that_waited_for_us_are_answered_at_once(
+    rabbit_server: RabbitServer, ecallmgr: Ecallmgr, tally: Tally
+) -> None:
+    queue = await ecallmgr.channel.declare_queue(
+        "jonny5_listener",
+        auto_delete=True,
+        arguments={"x-max-length": 100, "x-message-ttl": 60_000},
+    )
+    await queue.bind("callmgr", "authz.authorize")
+    questions = [ecallmgr.question("authz/authz_req", Call_ID=f"c{one}") for one in range(50)]
+    waiting = [ecallmgr.expect(question["Msg-ID"]) for question in questions]
+    for question in questions:
+        await ecallmgr.publish("callmgr", "authz.authorize", question)
+    broker = broker_of(rabbit_server)
+    broker.consume(*AUTHORIZE, allow)
+    async with running(broker):
+        answers = await asyncio.gather(*waiting)
+        await broker.drain(20)
+    assert [answer["Call-ID"] for answer in answers] == [f"c{one}" for one in range(50)]
+    assert tally.of("authz_kazoo_messages_total") == {("requests", "handled"): 50}

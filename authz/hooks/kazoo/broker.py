@@ -266,6 +266,18 @@ class KazooBroker:
         self.connects += 1
         self._session = session
         log.event("kazoo_connected", zone=self.zone, broker=log.mask_url(url))
+        await self._stay(session)
+        await self._drop("the connection is given up")
+        return True
+
+    async def _stay(self, session: Session) -> None:
+        """Have messages delivered, and return when the connection is lost."""
+        try:
+            # Only now: what waits in the queues is answered by this connection.
+            await session.start()
+        except BrokerUnreachable as error:
+            log.event("kazoo_not_started", level="warning", zone=self.zone, error=error)
+            return
         tasks = [asyncio.create_task(self._tell_up(user)) for user in self._users]
         try:
             # Awaited itself, it would be cancelled with us.
@@ -274,8 +286,6 @@ class KazooBroker:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        await self._drop("the connection is given up")
-        return True
 
     async def _open(self, url: str) -> Session:
         queues = {

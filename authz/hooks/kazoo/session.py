@@ -60,6 +60,7 @@ class Session:
         self._take = take
         self._outgoing: AbstractChannel | None = None
         self._channels: list[AbstractChannel] = []
+        self._queues: list[tuple[Source, AbstractQueue]] = []
         self._consumers: list[tuple[AbstractQueue, str]] = []
         #: Done with the reason when the connection can no longer be used.
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -74,9 +75,10 @@ class Session:
         take: Take,
         queues: Mapping[Source, tuple[QueuePlan, Sequence[tuple[str, str]]]],
     ) -> Self:
-        """Connect, declare and consume. `queues` have their bindings: exchange and routing key.
+        """Connect and declare. `queues` have their bindings: exchange and routing key.
 
-        Raises BrokerUnreachable, or BrokerRefused where trying again alone will not help.
+        Nothing is delivered before `start`. Raises BrokerUnreachable, or BrokerRefused where trying
+        again alone will not help.
         """
         install_readers()
         for library in _LIBRARIES:
@@ -116,7 +118,8 @@ class Session:
         for name, kind in EXCHANGES.items():
             await self._outgoing.declare_exchange(name, kind)
         for source, (plan, bindings) in queues.items():
-            queue = await self._consume(source, plan, bindings)
+            queue = await self._declare(plan, bindings)
+            self._queues.append((source, queue))
             if source is Source.ANSWERS:
                 await queue.bind("targeted", queue.name)
                 self.server_id = queue.name
@@ -129,9 +132,7 @@ class Session:
         underlay.on_consumer_cancel_callbacks.add(self._note_cancel)
         return channel
 
-    async def _consume(
-        self, source: Source, plan: QueuePlan, bindings: Sequence[tuple[str, str]]
-    ) -> AbstractQueue:
+    async def _declare(self, plan: QueuePlan, bindings: Sequence[tuple[str, str]]) -> AbstractQueue:
         channel = await self._channel(publisher_confirms=False)
         await channel.set_qos(prefetch_count=plan.prefetch)
         queue = await channel.declare_queue(
@@ -143,9 +144,17 @@ class Session:
         )
         for exchange, routing_key in bindings:
             await queue.bind(exchange, routing_key)
-        tag = await queue.consume(partial(self._receive, source))
-        self._consumers.append((queue, tag))
         return queue
+
+    async def start(self) -> None:
+        """Have messages delivered from now on. Raises BrokerUnreachable."""
+        try:
+            async with asyncio.timeout(_OPEN_SECONDS):
+                for source, queue in self._queues:
+                    tag = await queue.consume(partial(self._receive, source))
+                    self._consumers.append((queue, tag))
+        except (amqp.AMQPError, amqp.ChannelInvalidStateError, OSError) as error:
+            raise BrokerUnreachable(f"{type(error).__name__}: {error}") from error
 
     async def _receive(self, source: Source, message: AbstractIncomingMessage) -> None:
         self._take(source, message)
