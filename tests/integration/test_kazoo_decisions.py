@@ -73,6 +73,23 @@ async def test_trunks_are_counted_when_all_ask_at_once(stage: KazooStage) -> Non
             await stage.end(answer, 5)
 
 
+async def test_two_daemons_share_the_questions_and_no_trunk_twice(
+    stage: KazooStage, store_url: str, rabbit_server: RabbitServer, tmp_path: Path
+) -> None:
+    await stage.world.account("master", trunks=Trunks(burst=-1))
+    await stage.world.account("sub", parent="master", trunks=Trunks(twoway=4), per_minute=False)
+    async with kazoo_stage(store_url, rabbit_server, tmp_path / "other") as other:
+        answers = await asyncio.gather(*(stage.ask(f"c{number}") for number in range(40)))
+        let_through = [answer for answer in answers if answer["Is-Authorized"]]
+        assert len(let_through) == 4
+        assert len(stage.agent.book) + len(other.agent.book) >= 4
+        for answer in let_through:
+            await stage.tell("CHANNEL_DESTROY", answer, Billing_Seconds=30)
+        booked = stage.agent.settler, other.agent.settler
+        await stage.until(lambda: sum(one.settled for one in booked) == 4)
+        assert await stage.open_calls("sub") == 0
+
+
 @pytest.mark.parametrize(
     ("to", "direction", "poor", "trunks", "rich"),
     [
