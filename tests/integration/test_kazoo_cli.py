@@ -144,3 +144,21 @@ def test_kazoos_rounding_is_a_setting(
     monkeypatch.setenv("AUTHZ_KAZOO__COSTS", "exact")
     cli.ok("kazoo", "import-rates", "retail", str(path))
     assert cli.json(*words)["cost"] == "0.010268"
+
+
+def test_a_chain_that_is_too_long_is_refused_before_anything_is_written(
+    cli: Cli, tmp_path: Path
+) -> None:
+    path = tmp_path / "deep.json"
+    chain = [
+        {"_id": f"level-{depth}", "pvt_type": "account", "pvt_reseller_id": f"level-{depth - 1}"}
+        for depth in range(1, 5)
+    ]
+    top = {"_id": "level-0", "pvt_type": "account"}
+    path.write_text(json.dumps([*reversed(chain), top]))
+    status, out, _ = cli.run("kazoo", "import-limits", str(path))
+    assert status == 1
+    assert "more than 3 resellers" in out
+    assert "no account" in cli.error("account", "show", "level-0")
+    done = cli.json("kazoo", "import-limits", str(path), "--skip-bad")
+    assert [one["account"] for one in done["changes"]] == [f"level-{depth}" for depth in range(4)]

@@ -151,6 +151,8 @@ def test_account_documents_give_parent_recharge_and_alerts() -> None:
         ({"twoway_trunks": True}, "twoway_trunks"),
         ({"twoway_trunks": 10**9}, "twoway_trunks"),
         ({"calls": 10**30}, "calls"),
+        ({"calls": "1e999999999"}, "calls"),
+        ({"calls": "1.00000000000000000000000000001"}, "calls"),
         ({"allow_prepay": "maybe"}, "allow_prepay"),
         ({"pvt_max_postpay_amount": "12"}, "pvt_max_postpay_amount"),
         ({"pvt_max_postpay_amount": 10**20}, "pvt_max_postpay_amount"),
@@ -185,7 +187,7 @@ def test_two_limits_of_one_account_and_circles_of_resellers_are_refused() -> Non
     "text",
     [
         json.dumps({"data": {"twoway_trunks": 2, "id": "limits"}, "status": "success"}),
-        json.dumps({"rows": [{"id": "limits", "doc": {**LIMITS, "twoway_trunks": 2}}]}),
+        json.dumps({"rows": [{"doc": None}, {"id": "l", "doc": {**LIMITS, "twoway_trunks": 2}}]}),
         json.dumps({"docs": [{**LIMITS, "twoway_trunks": 2}]}),
         json.dumps({**LIMITS, "twoway_trunks": 2}) + "\n\n" + json.dumps({"pvt_type": "user"}),
         "\ufeff" + json.dumps([[{**LIMITS, "twoway_trunks": 2}]]),
@@ -204,3 +206,16 @@ def test_every_wrapping_is_understood(text: str) -> None:
 def test_what_is_no_json_document_is_an_error_with_its_place(text: str, place: str) -> None:
     with pytest.raises(InvalidInput, match=place):
         read_text(text)
+
+
+def test_numbers_of_any_size_are_refused_before_they_take_memory() -> None:
+    text = '{"pvt_type": "limits", "pvt_account_id": "a", "calls": 1e999999999}'
+    (remark,) = read_text(text).remarks
+    assert (remark.field, remark.refuses) == ("calls", True)
+
+
+def test_the_apis_account_is_known_by_its_realm() -> None:
+    account = {"id": CUSTOMER, "realm": "acme.example", "reseller_id": RESELLER, "enabled": False}
+    (one,) = read_text(json.dumps({"data": account})).accounts
+    assert (one.id, one.parent, one.changes) == (CUSTOMER, RESELLER, {"enabled": False})
+    assert read({**account, "enabled": True}).accounts[0].changes == {"enabled": True}

@@ -197,8 +197,10 @@ def _kind_of(fields: Fields) -> str | None:
         return str(kind)
     if kind is not None:
         return None
-    names = fields.keys()
-    return "limits" if fields.get("_id") == "limits" or names & _LIMITS_FIELDS else None
+    if fields.get("_id") == "limits" or fields.keys() & _LIMITS_FIELDS:
+        return "limits"
+    # The API hides what begins with pvt_; of all documents only an account has a realm.
+    return "account" if isinstance(fields.get("realm"), str) else None
 
 
 def _owner_of(fields: Fields, kind: str) -> str | None:
@@ -356,8 +358,9 @@ def _rules(value: object) -> str | None:
 def _account_changes(fields: Fields, notes: _Notes) -> dict[str, Any]:
     """Return the merge patch that an account's own document amounts to; raise DocumentError."""
     changes: dict[str, Any] = {}
-    if flag(fields, "pvt_enabled") is False or flag(fields, "enabled") is False:
-        changes["enabled"] = False
+    known = [flag(fields, name) for name in ("pvt_enabled", "enabled")]
+    if known != [None, None]:
+        changes["enabled"] = False not in known
     if isinstance(fields.get("timezone"), str):
         changes["timezone"] = fields["timezone"]
     topup = fields.get("topup")

@@ -11,7 +11,7 @@ from msgspec import Struct
 from authz.engine.accounts import AccountService, patched
 from authz.errors import Conflict, InvalidInput, NotFound
 from authz.hooks.kazoo.imports.accounts import ImportedAccount, Remark
-from authz.model import AccountConfig
+from authz.model import CHAIN_LENGTH_MAX, AccountConfig
 from authz.store.accounts import check_config
 
 Progress = Callable[[int, int], None]
@@ -108,6 +108,8 @@ async def _planned(
             raise Conflict(f"its parent is {before.parent or 'nobody'}, not {one.parent}")
         after = patched(before, one.changes)
     check_config(after)
+    if before is None:
+        await _check_depth(service, after.parent, configs)
     return before, after
 
 
@@ -126,6 +128,19 @@ async def _new_config(
         parent=one.parent or None, currency=currency if parent is None else parent.currency
     )
     return patched(start, one.changes)
+
+
+async def _check_depth(
+    service: AccountService, parent: str | None, configs: dict[str, AccountConfig]
+) -> None:
+    """Refuse a chain that the store would refuse when it is half written."""
+    length = 1
+    while parent is not None:
+        length += 1
+        if length > CHAIN_LENGTH_MAX:
+            raise Conflict(f"it has more than {CHAIN_LENGTH_MAX - 1} resellers above it")
+        config = configs.get(parent) or await _existing(service, parent)
+        parent = None if config is None else config.parent
 
 
 async def _existing(service: AccountService, account_id: str) -> AccountConfig | None:

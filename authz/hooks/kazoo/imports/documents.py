@@ -20,7 +20,9 @@ FILE_BYTES_MAX: Final = 256 * 1024 * 1024
 DOCUMENTS_MAX: Final = 2_000_000
 #: Kazoo's unit is 1/10000 of the currency unit.
 UNIT_MICROS: Final = 100
-_DIGITS_MAX: Final = 30
+#: Digits that a number may have, and that one may have when it is reckoned with.
+_DIGITS_MAX: Final = 15
+_PRECISION_DIGITS: Final = 18
 
 Fields = Mapping[str, Any]
 
@@ -104,7 +106,10 @@ def _unwrapped(found: Any) -> Iterator[Any]:
             yield from _unwrapped(item)
     elif isinstance(found, dict) and isinstance(found.get("rows"), list):
         for row in found["rows"]:
-            yield row.get("doc", row) if isinstance(row, dict) else row
+            document = row.get("doc", row) if isinstance(row, dict) else row
+            # The database has a row without a document for each one that was deleted.
+            if document is not None:
+                yield document
     elif isinstance(found, dict) and isinstance(found.get("docs"), list):
         yield from found["docs"]
     elif isinstance(found, dict) and isinstance(found.get("data"), dict | list):
@@ -124,12 +129,10 @@ def integer(fields: Fields, name: str) -> int | None:
     value = fields.get(name)
     if value is None:
         return None
-    if isinstance(value, str):
-        number = decimal_of(name, value.strip())
-    elif isinstance(value, bool) or not isinstance(value, int | Decimal):
-        raise DocumentError(name, value, "is not a whole number")
-    else:
-        number = Decimal(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    # Not before it is known to be small: int() of 1e999999999 would take all memory.
+    number = decimal_of(name, value.strip() if isinstance(value, str) else value)
     if number != number.to_integral_value():
         raise DocumentError(name, value, "is not a whole number")
     return int(number)
@@ -154,7 +157,12 @@ def decimal_of(name: str, value: object) -> Decimal:
         number = Decimal(value)
     except (ArithmeticError, ValueError):
         raise DocumentError(name, value, "is not a number") from None
-    if not number.is_finite() or abs(number.adjusted()) > _DIGITS_MAX:
+    if (
+        not number.is_finite()
+        or abs(number.adjusted()) > _DIGITS_MAX
+        # What follows reckons with 28 digits, and would round more of them.
+        or len(number.as_tuple().digits) > _PRECISION_DIGITS
+    ):
         raise DocumentError(name, value, "is not a number that money can have")
     return number
 

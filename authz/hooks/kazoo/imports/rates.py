@@ -48,6 +48,10 @@ _WEIGHT_DEFAULT: Final = 100
 _UNITS_PER_UNIT: Final = 10_000
 #: What stands for "any more digits" in a route.
 _ANY_DIGITS: Final = r"(?:\.[+*]|\\d[+*]|\\d\{\d+\}|\(\\d[+*]\)|\(\\d\{\d+\}\))"
+#: A route that takes every number with its prefix.
+_PLAIN_ROUTE: Final = re.compile(
+    rf"\^?(?:\\?\+)?\??\(?(?:\\?\+)?\??(?P<prefix>[0-9]+){_ANY_DIGITS}\)?\$?\Z"
+)
 _MONEY_FIELDS: Final = {
     False: (("rate_cost",), ("rate_surcharge",)),
     True: (
@@ -394,9 +398,9 @@ def _check_routes(fields: Fields, prefix: str) -> None:
     routes = fields.get("routes")
     if not routes or isinstance(routes, str):
         return
-    plain = re.compile(rf"\^?(?:\\?\+)?\??\(?(?:\\?\+)?\??{prefix}{_ANY_DIGITS}\)?\$?\Z")
     if not isinstance(routes, list) or not all(isinstance(route, str) for route in routes):
         raise DocumentError("routes", routes, "is not a list of regular expressions")
-    if not any(plain.match(route) for route in routes):
+    matches = map(_PLAIN_ROUTE.match, routes)
+    if not any(match is not None and match["prefix"] == prefix for match in matches):
         reason = f"does not take every number with the prefix {prefix}, as a deck would"
         raise DocumentError("routes", routes[0], reason)
