@@ -331,3 +331,39 @@ async def test_ends_are_kept_on_disk_while_the_store_is_away(
     assert sorted(await stage.charges("sub")) == [("c1", 60, 10_000), ("c3", 60, 0)]
     assert sum(micros for _, _, micros in await stage.charges("master")) == 10_000
     assert await stage.open_calls("master") == 0
+
+
+async def test_calls_that_jonny5_let_through_are_taken_in(stage: KazooStage) -> None:
+    await stage.world.pair()
+    jonnys = {
+        "Call-ID": "c1", "Call-Direction": "outbound", "Account-ID": "sub", "Reseller-ID": "master",
+        "Account-Billing": "per_minute", "Reseller-Billing": "per_minute",
+    }  # fmt: skip
+    stage.channels["c1"] = channel(jonnys)
+    # Whose call this is nobody can say from its words: it is charged when it ends.
+    unclear = {**jonnys, "Call-ID": "c2", "Account-Billing": "limits_disabled"}
+    stage.channels["c2"] = channel(unclear)
+    await stage.agent.surveyor.survey(stage.broker)
+    await stage.until(lambda: stage.agent.supervisor.taken_over == 1)
+    assert await stage.open_calls("sub") == 1
+    assert await stage.open_calls("master") == 1
+    await stage.end(jonnys, 70)
+    await stage.end(unclear, 60)
+    assert await stage.charges("sub") == [("c1", 70, 20_000), ("c2", 60, 10_000)]
+    assert await stage.open_calls("master") == 0
+
+
+async def test_a_call_taken_in_that_cannot_be_paid_is_left_alone(
+    stage: KazooStage, caplog: pytest.LogCaptureFixture
+) -> None:
+    await stage.world.pair(sub="0")
+    jonnys = {
+        "Call-ID": "c1", "Call-Direction": "outbound", "Account-ID": "sub", "Reseller-ID": "master",
+        "Account-Billing": "per_minute", "Reseller-Billing": "per_minute",
+    }  # fmt: skip
+    stage.channels["c1"] = channel(jonnys)
+    await stage.agent.surveyor.survey(stage.broker)
+    await stage.until(lambda: "kazoo_call_not_taken_in" in caplog.messages)
+    assert stage.ecallmgr.hangups.empty()
+    await stage.end(jonnys, 60)
+    assert await stage.world.balance("sub") == -10_000

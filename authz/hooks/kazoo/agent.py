@@ -32,6 +32,7 @@ from authz.hooks.kazoo.rating import find_rate
 from authz.hooks.kazoo.reconcile import Surveyor
 from authz.hooks.kazoo.settling import ChannelSettler
 from authz.hooks.kazoo.topology import Source
+from authz.hooks.kazoo.words import PAID_WORDS
 from authz.model import Grant
 
 #: How old an event may be; a clock that is wrong must not cost anybody more.
@@ -188,6 +189,7 @@ class KazooAgent:
         number, _ = self._engine.context.rules.classify(leg.to)
         now = asyncio.get_running_loop().time()
         call = new_call(leg, account, number, link, now)
+        call.is_certain = leg.account_billing in PAID_WORDS
         if not self.book.add(call):
             return None
         self.hangups.know(leg.node, link)

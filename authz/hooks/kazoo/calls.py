@@ -46,6 +46,9 @@ class LiveCall(Struct, kw_only=True, eq=False):
     switch: str = ""
     #: Whether this process extends it; others only look whether somebody does.
     is_own: bool = True
+    #: Whether it is certainly the payer's own, so that one that the store does not know is new to
+    #: us: let through by jonny5, or in an outage.
+    is_certain: bool = False
     granted_seconds: int | None = None
     is_final: bool = False
     extend_at_seconds: int = 0

@@ -195,6 +195,9 @@ class Supervisor:
     async def _look_at_foreign(self, call: LiveCall) -> float | None:
         """Take over a call that nobody has extended in time."""
         state = await self._engine.call(call.account, call.call_id)
+        if state is None and call.is_certain and self._is_evident(call):
+            await self._take_in(call)
+            return None
         if state is None or state.state == "settled":
             self.stop(call)
             return None
@@ -216,26 +219,45 @@ class Supervisor:
         await self._ask(call, int(elapsed))
         return None
 
+    async def _take_in(self, call: LiveCall) -> None:
+        """Look after a talking call that the store does not know, if it can be paid.
+
+        If it cannot, it is only charged when it ends: nobody has promised to end it.
+        """
+        if call.answered_at is None or not call.number:
+            return
+        used_seconds = int(call.elapsed_seconds(self._now()))
+        answer = await self._engine.reserve(self._question(call, used_seconds))
+        if isinstance(answer, Denial):
+            log.event("kazoo_call_not_taken_in", level="warning", call_id=call.call_id,
+                      account=answer.account, reason=answer.reason)  # fmt: skip
+            self.stop(call)
+            return
+        self.taken_over += 1
+        call.is_own = True
+        self._take_grant(call, answer)
+
     def _is_evident(self, call: LiveCall) -> bool:
         return self._now() - call.heard_at < self._calls.chunk_seconds
 
     async def _ask(self, call: LiveCall, used_seconds: int) -> None:
-        answer = await self._engine.reserve(
-            ReserveRequest(
-                call_id=call.call_id,
-                account=call.account,
-                used_seconds=min(used_seconds, SECONDS_MAX),
-                # With its number, so that one that was let through without the store is taken in.
-                to=call.number,
-                direction=call.direction,
-                switch=call.node,
-            )
-        )
+        answer = await self._engine.reserve(self._question(call, used_seconds))
         if isinstance(answer, Grant):
             self._take_grant(call, answer)
             await self._dids.renew(call)
         else:
             await self._take_denial(call, answer)
+
+    def _question(self, call: LiveCall, used_seconds: int) -> ReserveRequest:
+        return ReserveRequest(
+            call_id=call.call_id,
+            account=call.account,
+            used_seconds=min(used_seconds, SECONDS_MAX),
+            # With its number, so that one that was let through without the store is taken in.
+            to=call.number,
+            direction=call.direction,
+            switch=call.node,
+        )
 
     def _take_grant(self, call: LiveCall, answer: Grant) -> None:
         before = call.granted_seconds

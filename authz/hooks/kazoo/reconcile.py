@@ -22,6 +22,7 @@ from authz.hooks.kazoo.hangups import Hangups
 from authz.hooks.kazoo.messages import Channel
 from authz.hooks.kazoo.midcall import Supervisor
 from authz.hooks.kazoo.payers import payer_of_channel
+from authz.hooks.kazoo.words import PAID_WORDS
 
 _US: Final = 1_000_000
 _INTERVAL_SECONDS_MIN: Final = 10
@@ -140,6 +141,7 @@ class Surveyor:
             began_at=now - max(0, channel.elapsed_seconds),
             heard_at=now,
             ring_asked_at=now,
+            is_certain=channel.account_billing in PAID_WORDS,
         )
         if not self._book.add(call):
             return None
