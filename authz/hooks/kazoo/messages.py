@@ -231,20 +231,12 @@ class Topup(Body, kw_only=True):
     kind = ("notification", "topup")
 
     account_id: str
-    #: Units of currency as a JSON number, written from micros: see `money.format_micros`.
+    #: Units of currency as a JSON number, written by `money.format_amount`.
     amount: msgspec.Raw
     response: str
     success: bool
     #: Gregorian seconds.
     timestamp: int
-
-
-class ErrorAnswer(Body, kw_only=True):
-    """Says that a request could not be answered, and why."""
-
-    kind = ("error", "error")
-
-    error_message: str
 
 
 class Channel(Struct, kw_only=True):
