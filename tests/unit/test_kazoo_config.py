@@ -68,7 +68,7 @@ def test_shared_queues_are_jonny5s_to_the_letter() -> None:
     assert KAZOO_ARGUMENTS == {"x-max-length": 100, "x-message-ttl": 60_000}
 
 
-def test_hangups_outlive_our_processes_and_the_broker() -> None:
+def test_the_queue_of_hangups_outlives_our_processes_and_the_broker() -> None:
     settings = KazooSettings(brokers=(BrokerSettings(url=URL),), mode="active")
     plan = queue_plan(Source.HANGUPS, settings)
     assert plan.is_durable

@@ -217,6 +217,8 @@ class KazooBroker:
                 channels.append(read_channel(call_id, fields))
             except MalformedMessage as error:
                 self._complaints.tell("kazoo_channel_malformed", call_id=call_id, error=error)
+                # It lives, whatever else it is.
+                channels.append(Channel(call_id=call_id))
         answers.append(NodeChannels(delivery.header.node, channels))
 
     # The connection.

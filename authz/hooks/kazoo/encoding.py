@@ -84,11 +84,6 @@ class Microseconds(datetime.datetime):
         """Return the microseconds since 1970: the codec packs what this returns."""
         return round(super().timestamp() * US)
 
-    @property
-    def us(self) -> int:
-        """The microseconds since 1970."""
-        return self.timestamp()
-
 
 def read_timestamp(value: bytes) -> tuple[int, datetime.datetime]:
     """Read a timestamp of a frame, whatever unit it is in; never fail.
