@@ -59,9 +59,8 @@ class LiveCall(Struct, kw_only=True, eq=False):
     #: When it was last asked for more time while it was ringing.
     ring_asked_at: float
     is_warned: bool = False
-    #: How often it was ordered to be hung up, and when last.
+    #: How often it was ordered to be hung up.
     hangups: int = 0
-    hung_up_at: float = 0.0
     #: How many complete surveys in a row have missed it.
     missed: int = 0
     #: Which of its alarms counts.

@@ -12,7 +12,7 @@ from msgspec import Struct
 from authz.engine.context import Context
 from authz.hooks.kazoo.legs import Leg
 from authz.hooks.kazoo.limits import limits_of
-from authz.hooks.kazoo.words import HARD_LIMIT, LIMITS_DISABLED, LIMITS_ENFORCED, PAID_WORDS
+from authz.hooks.kazoo.words import LIMITS_DISABLED, PAID_WORDS, REFUSED_WORDS
 from authz.store.accounts import Account, Chain
 
 _ATTEMPTS_MAX = 4
@@ -76,7 +76,7 @@ def payer_by_words(leg: Leg, payers: Payers | None) -> str | None:
     if leg.account_billing in PAID_WORDS:
         return leg.account
     reseller = _reseller_of(leg, payers)
-    if leg.account_billing in (LIMITS_ENFORCED, HARD_LIMIT):
+    if leg.account_billing in REFUSED_WORDS:
         # Let through by the account's soft limit, and its reseller's call.
         return reseller if leg.reseller_billing in PAID_WORDS else None
     if leg.account_billing == LIMITS_DISABLED and leg.reseller_billing in PAID_WORDS:
