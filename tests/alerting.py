@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from authz.config import Settings
 from authz.config.alerts import EmailSettings, EventSettings, WebhookSettings
 from authz.events.endpoints import WebhookBody, WebhookDirectory
 from authz.events.outbox import Outbox
+from authz.events.outlets import Outlet
 from authz.events.routing import Router
 from authz.events.service import EventService
 from authz.events.worker import DeliveryWorker
@@ -31,13 +32,13 @@ _POLL_SECONDS: Final = 0.02
 class Office:
     """One office's receivers, outbox and worker; start it, stop it, look into its tables."""
 
-    def __init__(self, world: World, settings: Settings) -> None:
+    def __init__(self, world: World, settings: Settings, outlets: Sequence[Outlet] = ()) -> None:
         self.world = world
         self.webhooks = WebhookDirectory(world.client, settings.webhooks)
         self.outbox = Outbox(lambda: self.archive.database, settings.events)
         directory = world.engine.context.directory
-        self.worker = DeliveryWorker(self.outbox, self.webhooks, directory, settings)
-        self.router = Router(directory, self.webhooks, settings.email, self.worker.wake)
+        self.worker = DeliveryWorker(self.outbox, self.webhooks, directory, settings, outlets)
+        self.router = Router(directory, self.webhooks, settings.email, self.worker.wake, outlets)
         self.service = EventService(lambda: self.archive.database, self.webhooks)
         self.archive: Archive
         self._task: asyncio.Task[None] | None = None
@@ -102,6 +103,7 @@ async def open_office(
     events: EventSettings | None = None,
     webhooks: WebhookSettings | None = None,
     email: EmailSettings | None = None,
+    outlets: Sequence[Outlet] = (),
 ) -> AsyncIterator[Office]:
     """Open an office with an archive, audited at its end; receivers may be on this host."""
     settings = Settings(
@@ -110,7 +112,7 @@ async def open_office(
         webhooks=webhooks or WebhookSettings(allow_private=True, timeout_seconds=2),
         email=email or EmailSettings(),
     )
-    office = Office(world, settings)
+    office = Office(world, settings, outlets)
     async with open_archive(
         world.client, directory, archive_url, office.router.on_events
     ) as archive:

@@ -4,6 +4,7 @@
 - `any_store_server`, `any_store_url`, `any_store`: the same on every kind of server there is.
 - `archive_url`: an empty database, SQLite and PostgreSQL in turn; `postgres_server` for more of the
   latter.
+- `rabbit_server`: a RabbitMQ without queues. Without one tests are skipped, but never in CI.
 - Tests run on asyncio's own event loop; those of a module with `EVERY_LOOP = True` also on uvloop,
   the daemon's.
 - `tally`: what the meters count from the beginning of the test.
@@ -26,6 +27,7 @@ import uvloop
 from audit_helper import assert_clean_audit
 from hypothesis import settings
 from postgres import PostgresServer
+from rabbitmq import RabbitServer, find_rabbitmq
 from servers import DEFAULT_KIND, Server, ServerPool, find_servers
 from tally import Tally
 from world import World
@@ -159,3 +161,24 @@ def plain_logging() -> Iterator[None]:
     root.setLevel(level)
     logging.getLogger("authz").setLevel(logging.NOTSET)
     logging.captureWarnings(False)
+
+
+@pytest.fixture(scope="session")
+def rabbit_node() -> Iterator[RabbitServer]:
+    """The RabbitMQ node of this session."""
+    try:
+        find_rabbitmq()
+    except LookupError as error:
+        if _IN_CI:
+            raise
+        pytest.skip(str(error))
+    server = RabbitServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+async def rabbit_server(rabbit_node: RabbitServer) -> RabbitServer:
+    """A RabbitMQ node that has Kazoo's exchanges and no queues."""
+    await rabbit_node.reset()
+    return rabbit_node

@@ -29,7 +29,9 @@ def command() -> None:
 
 @command.command("list")
 @click.option("--state", type=click.Choice(get_args(StateName)), help="Only in this state.")
-@click.option("--channel", type=click.Choice(("webhook", "email")), help="Only by this channel.")
+@click.option(
+    "--channel", type=click.Choice(("webhook", "email", "kazoo")), help="Only by this channel."
+)
 @click.option("--target", metavar="ID", help="Only to this webhook or address.")
 @click.option("--event", "event_id", metavar="EVENT_ID", help="Only of this event.")
 @click.option("--limit", type=int, metavar="COUNT", help="Most deliveries (default 100).")

@@ -53,6 +53,7 @@ SUBCOMMANDS: Final[dict[str, Subcommand]] = {
     "freeswitch": Subcommand(
         "authz.cli.freeswitch_command", "Book what a FreeSWITCH could not deliver."
     ),
+    "kazoo": Subcommand("authz.cli.kazoo_command", "Take over limits and rates from Kazoo."),
     "show": Subcommand("authz.cli.show_command", "Print any record of the store, decoded."),
     "archive": Subcommand("authz.cli.archive_command", "Look after the archive of the ledger."),
     "audit": Subcommand("authz.cli.audit_command", "Check that every invariant holds."),

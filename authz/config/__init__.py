@@ -21,6 +21,7 @@ from authz.config.archive import ArchiveSettings
 from authz.config.fields import Setting, about, settings_of
 from authz.config.freeswitch import FreeswitchSettings, check_freeswitch
 from authz.config.freeswitch_web import FreeswitchWebSettings
+from authz.config.kazoo import KazooSettings, check_kazoo
 from authz.config.metrics import MetricsSettings
 from authz.config.sections import (
     AdminSettings,
@@ -59,6 +60,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     email: EmailSettings = EmailSettings()
     freeswitch: FreeswitchSettings = FreeswitchSettings()
     freeswitch_web: FreeswitchWebSettings = FreeswitchWebSettings()
+    kazoo: KazooSettings = KazooSettings()
     metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()
 
@@ -130,6 +132,7 @@ def _check_together(settings: Settings) -> None:
                 f"{rule.digits_min} above digits_max {rule.digits_max}"
             )
     check_freeswitch(settings.freeswitch)
+    check_kazoo(settings.kazoo)
 
 
 def convert_path(kind: type, value: Any) -> Any:

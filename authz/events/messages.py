@@ -72,7 +72,8 @@ class DeliveryQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     state: Annotated[StateName, Meta(description="Only those in this state.")] | None = None
     channel: (
-        Annotated[Literal["webhook", "email"], Meta(description="Only by this channel.")] | None
+        Annotated[Literal["webhook", "email", "kazoo"], Meta(description="Only by this channel.")]
+        | None
     ) = None
     target: (
         Annotated[

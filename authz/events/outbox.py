@@ -107,17 +107,27 @@ class Outbox:
         percent = random.randint(100 - _JITTER_PERCENT, 100 + _JITTER_PERCENT)
         return max(1, wait * percent // 100)
 
-    async def bury_unwanted(self, webhook_ids: Sequence[str], now: int, *, has_mail: bool) -> int:
+    async def bury_unwanted(
+        self,
+        webhook_ids: Sequence[str],
+        now: int,
+        *,
+        has_mail: bool,
+        others: Sequence[tuple[str, str]] = (),
+    ) -> int:
         """Make dead letters of what waits for receivers that are gone or switched off.
 
         What fell due a moment ago is spared: it may be for a receiver that is newer than the
-        list of `webhook_ids`.
+        list of `webhook_ids`. `others` are the channel and receiver of every outlet.
         """
         gone: ColumnElement[bool] = and_(
             deliveries.c.channel == WEBHOOK, not_(deliveries.c.target.in_(webhook_ids))
         )
         if not has_mail:
             gone = or_(gone, deliveries.c.channel == EMAIL)
+        is_other = deliveries.c.channel.not_in((WEBHOOK, EMAIL))
+        known = (and_(deliveries.c.channel == one, deliveries.c.target == at) for one, at in others)
+        gone = or_(gone, and_(is_other, *map(not_, known)))
         due_at = deliveries.c.next_attempt_at
         condition = and_(
             deliveries.c.state == PENDING, gone, or_(due_at < now - _SPARED_SECONDS, due_at > now)

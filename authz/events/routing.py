@@ -15,6 +15,7 @@ from authz import log
 from authz.config.alerts import EmailSettings
 from authz.event_types import EVENT_TYPES, facts_of, matches
 from authz.events.endpoints import Endpoint, WebhookDirectory
+from authz.events.outlets import Outlet
 from authz.ledger.schema import deliveries
 from authz.store.accounts import AccountDirectory, alert_addresses
 
@@ -45,8 +46,10 @@ class Router:
         webhooks: WebhookDirectory,
         settings: EmailSettings,
         wake: Callable[[], None],
+        outlets: Sequence[Outlet] = (),
     ) -> None:
         """Read accounts and receivers of the store; `wake` is called when there is work."""
+        self._outlets = outlets
         self._directory = directory
         self._webhooks = webhooks
         self._settings = settings
@@ -92,6 +95,7 @@ class Router:
             if matches(mail.account_events, event):
                 addresses |= dict.fromkeys(line.addresses)
             found += [(EMAIL, address) for address in addresses]
+        found += [(one.channel, one.target) for one in self._outlets if one.wants(event, line.ids)]
         return found
 
 

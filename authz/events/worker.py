@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
 from authz import log
@@ -19,6 +19,7 @@ from authz.events.endpoints import Endpoint, WebhookDirectory
 from authz.events.mail import MailSender
 from authz.events.messages import SendResult, Told
 from authz.events.outbox import Claimed, Outbox
+from authz.events.outlets import Outlet
 from authz.events.routing import EMAIL, WEBHOOK
 from authz.events.webhooks import WebhookSender
 from authz.store.accounts import AccountDirectory
@@ -50,8 +51,10 @@ class DeliveryWorker:
         webhooks: WebhookDirectory,
         directory: AccountDirectory,
         settings: Settings,
+        outlets: Sequence[Outlet] = (),
     ) -> None:
         """Deliver what the outbox has to the receivers of the store and to the mail server."""
+        self._outlets = outlets
         self._outbox = outbox
         self._directory = directory
         self._webhooks = webhooks
@@ -107,6 +110,13 @@ class DeliveryWorker:
                 mail.timeout_seconds,
                 lambda claimed, told: mail_sender.send(claimed.target, told),
             )
+        for outlet in self._outlets:
+            await self._fill(
+                _Lane(outlet.channel, outlet.target),
+                outlet.in_flight_max,
+                outlet.timeout_seconds,
+                _outlet_send(outlet),
+            )
 
     async def _fill(
         self, lane: _Lane, in_flight_max: int, timeout_seconds: int, send: _Send
@@ -126,7 +136,7 @@ class DeliveryWorker:
         """Attempt one delivery and record what became of it."""
         try:
             result = await self._attempt(claimed, send)
-            if result.verdict == "gone" and lane.target is not None:
+            if result.verdict == "gone" and lane.channel == WEBHOOK and lane.target is not None:
                 await self._webhooks.disable(lane.target, "it answered 410 Gone")
             await self._record(lane, claimed, result)
         except AuthzError as error:
@@ -168,7 +178,10 @@ class DeliveryWorker:
     async def _bury(self) -> None:
         webhook_ids = await self._webhooks.enabled_now()
         has_mail = self._settings.email.host is not None
-        buried = await self._outbox.bury_unwanted(webhook_ids, int(time.time()), has_mail=has_mail)
+        others = [(one.channel, one.target) for one in self._outlets]
+        buried = await self._outbox.bury_unwanted(
+            webhook_ids, int(time.time()), has_mail=has_mail, others=others
+        )
         if buried:
             log.event("deliveries_without_receiver", level="warning", deliveries=buried)
 
@@ -196,6 +209,13 @@ class DeliveryWorker:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _outlet_send(outlet: Outlet) -> _Send:
+    async def send(claimed: Claimed, told: Told) -> SendResult:
+        return await outlet.send(told)
+
+    return send
 
 
 def _webhook_send(sender: WebhookSender, endpoint: Endpoint) -> _Send:

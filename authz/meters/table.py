@@ -26,6 +26,14 @@ STATUSES: Final = ("2xx", "4xx", "5xx")
 PARTS: Final = ("host", "store", "calls", "decks", "money", "audit", "archive", "deliveries")
 #: Kinds of child process.
 PROGRAMS: Final = ("worker", "office", "agents")
+#: Queues of the Kazoo agent, and what becomes of what they deliver.
+KAZOO_SOURCES: Final = ("requests", "rates", "hangups", "events", "answers")
+KAZOO_OUTCOMES: Final = ("handled", "ignored", "malformed", "postponed", "failed", "dropped")
+#: What a difference in shadow mode comes from: see hooks/kazoo/comparison.py.
+SHADOW_CAUSES: Final = (
+    "same", "account", "limits", "load", "credit", "allotment", "defect", "rate", "unanswered",
+    "other",
+)  # fmt: skip
 _REFUSALS: Final = tuple(name for name in REASONS if name != OK)
 
 
@@ -191,6 +199,25 @@ _PROCESSES: Final = (
     _counter("store_restarts", "Starts of the own store after it ended unasked."),
 )
 
+_KAZOO: Final = (
+    _counter(
+        "kazoo_messages",
+        "Messages of Kazoo's brokers. outcome: handled; ignored (nobody here wants it); malformed; "
+        "postponed (the store or the broker is away, it comes again); failed (a defect, it comes "
+        "again); dropped (the same defect again).",
+        "source outcome",
+        one_of(KAZOO_SOURCES, KAZOO_OUTCOMES),
+    ),
+    _gauge("kazoo_connected", "Zones of Kazoo's whose broker is connected.", "agents"),
+    _counter(
+        "kazoo_shadow",
+        "Answers of jonny5 and hotornot compared with ours in shadow mode, by the cause of what "
+        "differs (docs/kazoo.md).",
+        "subject cause",
+        one_of(("authorize", "rate"), SHADOW_CAUSES),
+    ),
+)
+
 #: What processes count, in the order of their slots.
-COUNTED: Final = (*_DECISIONS, *_STORE, *_HOOK, *_OFFICE, *_FREESWITCH, *_PROCESSES)
+COUNTED: Final = (*_DECISIONS, *_STORE, *_HOOK, *_OFFICE, *_FREESWITCH, *_PROCESSES, *_KAZOO)
 METRICS: Final[dict[str, Metric]] = {one.name: one for one in (*COUNTED, *READ)}

@@ -68,7 +68,8 @@ class Plan(NamedTuple):
     def names(self) -> list[str]:
         """Which processes there shall be."""
         workers = [f"worker-{n}" for n in range(1, self.settings.hook.workers + 1)]
-        return [*workers, OFFICE, *([AGENTS] if self.settings.freeswitch.is_used else ())]
+        has_agents = self.settings.freeswitch.is_used or self.settings.kazoo.is_used
+        return [*workers, OFFICE, *([AGENTS] if has_agents else ())]
 
     @property
     def is_spread(self) -> bool:

@@ -6,6 +6,7 @@ from authz.admin.app import create_app
 from authz.admin.services import Services
 from authz.config import Settings
 from authz.events.desk import EventDesk
+from authz.hooks.kazoo.notifications import kazoo_outlets
 from authz.ledger.archive import Archive
 from authz.ledger.changes import ChangeHistory
 from authz.ledger.history import History
@@ -33,7 +34,8 @@ async def build_office(order: Order) -> OfficeService:
     host = await EngineHost.open(order.name, order.settings, order.store_url, open_decks)
     publish_gauges(host, order.meters)
     context = host.engine.context
-    desk = EventDesk(context, lambda: archive.database)
+    outlets = kazoo_outlets(order.settings.kazoo)
+    desk = EventDesk(context, lambda: archive.database, outlets)
     archive = Archive(host.client, order.settings, desk.on_events)
     history = History(host.client, context.directory, archive)
     metrics = build_metrics(order, host, archive, desk.outbox)

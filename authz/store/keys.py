@@ -205,6 +205,11 @@ def switch_core(name: str) -> bytes:
     return f"authz:switch:{name}:core".encode()
 
 
+def number_slots(tag: str, account_id: str, number: str) -> bytes:
+    """Sorted set of the calls that an account has on one of its numbers, by their slot's end."""
+    return f"authz:{{{tag}}}:slots:{account_id}:{number}".encode()
+
+
 def switch_commands(name: str) -> bytes:
     """List of what the process that serves a switch is asked to do, oldest first."""
     return f"authz:switch:{name}:commands".encode()

@@ -10,7 +10,7 @@ from servers import Server
 
 from authz.store.client import StoreClient
 from authz.store.keys import BUCKETS
-from benchmarks import archive_drain, live_calls, script_cost, store_size
+from benchmarks import archive_drain, kazoo_channels, live_calls, script_cost, store_size
 from benchmarks.compare import __main__ as compare
 from benchmarks.compare import postgres
 from benchmarks.minimal import MinimalPair
@@ -77,3 +77,13 @@ def test_every_trie_finds_the_same_prefixes() -> None:
     numbers = make_numbers(prefixes, 200, rng)
     answers = {name: list(map(make(prefixes), numbers)) for name, make in makers().items()}
     assert set(map(tuple, answers.values())) == {tuple(answers["authz"])}
+
+
+async def test_kazoo_decisions_are_measured_among_live_channels(
+    store_server: Server, store: StoreClient, tmp_path: Path
+) -> None:
+    figures = await kazoo_channels.measure(store_server.url, tmp_path, [0, 30], decisions=10)
+    assert [one.channels for one in figures] == [0, 30]
+    assert "30" in kazoo_channels.report(figures)
+    # Ten at the first level, twenty more up to the second, and ten there.
+    assert (await assert_clean_audit(store)).calls == 40

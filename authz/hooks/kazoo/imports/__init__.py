@@ -1,0 +1,3 @@
+"""What an operator of Kazoo brings along: limits documents and rates, read into authz's words."""
+
+from __future__ import annotations

@@ -1,0 +1,129 @@
+"""CHANNEL_DESTROY → settle: the exact cost of an ended channel, on every leg, once.
+
+A settle carries number, direction and end, so that any process can book it, whoever decided the
+call, and also one that was let through while nobody could be asked. The message is acknowledged
+when this returns; it raises where neither the store nor the disk has taken the settle.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from authz import log
+from authz.engine.engine import Engine
+from authz.errors import CallUnknown, InvalidInput, SettledDifferently, StoreError
+from authz.hooks.kazoo.calls import LiveCall
+from authz.hooks.kazoo.dids import DidLimits
+from authz.hooks.kazoo.encoding import from_gregorian
+from authz.hooks.kazoo.legs import Leg, read_leg
+from authz.hooks.kazoo.messages import CallEvent
+from authz.hooks.kazoo.payers import find_payers, payer_by_words
+from authz.hooks.kazoo.words import PAID_WORDS
+from authz.model import SECONDS_MAX, SettleRequest
+
+_CAUSE_LENGTH_MAX: Final = 64
+#: An end further from now than this is no time of Kazoo's (it is counted from another year).
+_YEAR_SECONDS: Final = 366 * 86_400
+
+
+class ChannelSettler:
+    """Books ended channels."""
+
+    def __init__(self, engine: Engine, dids: DidLimits) -> None:
+        self._engine = engine
+        self._dids = dids
+        #: Channels booked since the start, and those that nobody could book.
+        self.settled = 0
+        self.failed = 0
+
+    async def settle(self, event: CallEvent, node: str, call: LiveCall | None) -> None:
+        """Book a channel that has ended; `call` is what this process knows of it.
+
+        Raises StoreError, or SpoolFull: it is to be told again.
+        """
+        leg = read_leg(event, node)
+        seconds = max(0, event.billing_seconds)
+        if not self._is_ours(leg, seconds, call):
+            return
+        account = await self._payer(leg, seconds, call)
+        if account is None:
+            return
+        number, _ = self._engine.context.rules.classify(leg.to)
+        if call is not None and not number:
+            number = call.number
+        if seconds > SECONDS_MAX:
+            log.event("kazoo_seconds_cut", level="error", call_id=leg.call_id, seconds=seconds)
+            seconds = SECONDS_MAX
+        await self._book(self._request(leg, event, account, number, seconds))
+        await self._dids.leave(account, leg.direction, number, leg.call_id)
+
+    def _is_ours(self, leg: Leg, seconds: int, call: LiveCall | None) -> bool:
+        """Return whether the channel was, or should have been, decided."""
+        if not leg.account or not leg.is_readable:
+            if seconds and leg.is_asked_about:
+                self._fail(leg, seconds, "no account or call id of ours")
+            return False
+        if call is not None or leg.is_asked_about:
+            return True
+        return leg.account_billing in PAID_WORDS or leg.reseller_billing in PAID_WORDS
+
+    async def _payer(self, leg: Leg, seconds: int, call: LiveCall | None) -> str | None:
+        if call is not None:
+            return call.account
+        try:
+            payers = await find_payers(self._engine.context, leg)
+        except StoreError:
+            # It is kept on disk, in the name that it bears itself.
+            payers = None
+        else:
+            if payers is None:
+                if seconds:
+                    self._fail(leg, seconds, "account_unknown")
+                return None
+        return payer_by_words(leg, payers)
+
+    def _request(
+        self, leg: Leg, event: CallEvent, account: str, number: str, seconds: int
+    ) -> SettleRequest:
+        cause = "".join(one for one in event.hangup_cause if one.isprintable())
+        # Without talk there is nothing to book of a call that the store does not know.
+        is_known_only = seconds == 0 or not number
+        return SettleRequest(
+            call_id=leg.call_id,
+            account=account,
+            seconds=seconds,
+            hangup_cause=cause[:_CAUSE_LENGTH_MAX] or None,
+            ended_at=self._ended_at(event),
+            to=None if is_known_only else number,
+            from_=leg.from_ or None,
+            direction=leg.direction,
+            switch=leg.node,
+        )
+
+    def _ended_at(self, event: CallEvent) -> int:
+        now = self._engine.context.clock.now()
+        told = from_gregorian(event.timestamp)
+        return told if abs(now - told) < _YEAR_SECONDS else now
+
+    async def _book(self, request: SettleRequest) -> None:
+        try:
+            await self._engine.settle(request)
+        except CallUnknown as error:
+            if request.seconds:
+                self._fail_request(request, f"call_unknown: {error}")
+        except SettledDifferently as error:
+            self._fail_request(request, f"settled_differently: {error}")
+        except InvalidInput as error:
+            self._fail_request(request, f"invalid: {error}")
+        else:
+            self.settled += 1
+
+    def _fail_request(self, request: SettleRequest, reason: str) -> None:
+        self.failed += 1
+        log.event("call_not_settled", level="error", account=request.account,
+                  call_id=request.call_id, seconds=request.seconds, reason=reason)  # fmt: skip
+
+    def _fail(self, leg: Leg, seconds: int, reason: str) -> None:
+        self.failed += 1
+        log.event("call_not_settled", level="error", account=leg.account, call_id=leg.call_id,
+                  seconds=seconds, reason=reason)  # fmt: skip
