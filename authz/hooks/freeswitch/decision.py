@@ -76,6 +76,7 @@ class Decider:
             rate_number=channel.variable(variables.RATE_NUMBER) or None,
             is_clock_answer=answered_us(channel) is None,
             parked_us=channel.timestamp_us or 0,
+            profile_us=channel.integer("Caller-Profile-Created-Time") or 0,
         )
 
     async def decide(self, call: ChargedCall, channel: Event, door: Door) -> None:
