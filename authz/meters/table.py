@@ -182,6 +182,14 @@ _FREESWITCH: Final = (
     _gauge("freeswitch_calls", "Calls on those switches that this process supervises.", "agents"),
     _gauge("freeswitch_settles_waiting", "Ended calls whose settle is not answered yet.",
            "agents"),
+    _counter(
+        "freeswitch_decided",
+        "Waiting calls that were decided. outcome: released; refused; abandoned (gone meanwhile, "
+        "or the switch refused the release).",
+        "outcome",
+        one_of(("released", "refused", "abandoned")),
+    ),
+    _counter("freeswitch_settled", "Ended calls that were booked, or are safe in the spool."),
     _counter("freeswitch_connects", "Connections to event sockets that came up."),
     _counter("freeswitch_failures", "Attempts to connect to an event socket that failed."),
     _counter("freeswitch_settles_given_up", "Ended calls that nobody could book; see the log."),

@@ -35,7 +35,7 @@ RELEASED = (
 )  # fmt: skip
 #: Those of calls that ended while they waited, and those that were refused.
 NEVER_RELEASED = ("01j", "01p")
-REFUSED = ("02b", "02c", "02d", "02e", "02f")
+REFUSED = ("02a", "02b", "02c", "02d", "02e", "02f")
 
 
 def events_of(transcript: Transcript) -> list[Event]:

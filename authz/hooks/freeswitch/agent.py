@@ -151,7 +151,10 @@ class SwitchAgent:
         moment_us = event.timestamp_us or 0
         if moment_us <= call.parked_us or call.is_at(Phase.ENDING) or call.is_at(Phase.WAITING):
             return
-        call.parked_us = moment_us
+        profile_us = event.integer("Caller-Profile-Created-Time") or 0
+        if profile_us and profile_us == call.profile_us:
+            return
+        call.parked_us, call.profile_us = moment_us, profile_us
         self.supervisor.close_leg(call, event)
         call.is_clock_answer = not event.integer("Caller-Channel-Answered-Time")
         await self.decider.decide(call, event, door)

@@ -78,6 +78,9 @@ class ChargedCall(Struct, kw_only=True):
     heard_us: int = 0
     #: Time of the newest event that made the leg wait, by which a repeated one is known.
     parked_us: int = 0
+    #: When the leg came to where it waited. An asynchronous socket's leg parks there only after it
+    #: was handed over, perhaps after its release; a transfer back would be a later moment.
+    profile_us: int = 0
 
     @property
     def call_id(self) -> str:

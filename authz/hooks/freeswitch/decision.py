@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from authz import log
+from authz import log, meters
 from authz.errors import InvalidInput
 from authz.hooks.freeswitch import commands, variables
 from authz.hooks.freeswitch.charged_call import ChargedCall, Phase, answered_us, caller_of
@@ -29,6 +29,10 @@ from authz.reasons import REASONS
 _REFUSAL_SECONDS: Final = 5
 _ANNOUNCEMENT_SECONDS: Final = 60
 _SHORT: Final = "insufficient_credit"
+_RELEASED, _REFUSED, _ABANDONED = (
+    meters.counter("authz_freeswitch_decided_total", outcome)
+    for outcome in ("released", "refused", "abandoned")
+)
 
 
 class Door(Protocol):
@@ -72,6 +76,7 @@ class Decider:
             rate_number=channel.variable(variables.RATE_NUMBER) or None,
             is_clock_answer=answered_us(channel) is None,
             parked_us=channel.timestamp_us or 0,
+            profile_us=channel.integer("Caller-Profile-Created-Time") or 0,
         )
 
     async def decide(self, call: ChargedCall, channel: Event, door: Door) -> None:
@@ -131,6 +136,7 @@ class Decider:
             await self._refuse(call, channel, INVALID_NUMBER, door)
             return
         self.released += 1
+        _RELEASED.add()
         call.phase = Phase.RINGING
         self._alarms.set_alarm(call, Alarm.RING, answer.ring_seconds * US)
 
@@ -169,6 +175,7 @@ class Decider:
     async def _abandon(self, call: ChargedCall, door: Door, error: CommandFailed) -> None:
         """Give up a release that the switch refused: the leg is gone, or must not wait for ever."""
         call.phase = Phase.ENDING
+        _ABANDONED.add()
         if error.is_gone:
             self._desk.settle(call, 0, None, "ORIGINATOR_CANCEL")
             self._alarms.set_alarm(call, Alarm.GONE, _REFUSAL_SECONDS * US)
@@ -181,6 +188,7 @@ class Decider:
         self, call: ChargedCall, channel: Event, refusal: Refusal, door: Door
     ) -> None:
         self.refused += 1
+        _REFUSED.add()
         call.phase = Phase.ENDING
         call.granted_seconds = None
         announcement = self._announcement(refusal.reason)

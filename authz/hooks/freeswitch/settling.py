@@ -18,6 +18,7 @@ _PAUSE_SECONDS_FIRST: Final = 0.5
 _PAUSE_SECONDS_MAX: Final = 10.0
 #: Settles that wait to be said again; the one beyond is given up, loudly.
 WAITING_MAX: Final = 20_000
+_SETTLED: Final = meters.counter("authz_freeswitch_settled_total")
 _GIVEN_UP: Final = meters.counter("authz_freeswitch_settles_given_up_total")
 
 
@@ -81,6 +82,7 @@ class Settler:
             )
             return False
         self.settled += 1
+        _SETTLED.add()
         return True
 
     def _give_up(self, request: SettleRequest, reason: str) -> None:
