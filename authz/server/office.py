@@ -6,6 +6,7 @@ a settle are each decided by one script.
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ from authz.server import child
 from authz.server.engine_host import SPOOL_DIRECTORY, EngineHost
 
 _ADOPT_SECONDS: Final = 5
+#: The archive's batches must not stand in the way of decisions where cores are short.
+_NICENESS: Final = 10
 _LATE_SECONDS: Final = 5
 
 
@@ -88,4 +91,5 @@ if __name__ == "__main__":
     # The wiring knows every part; this module is one of them.
     from authz.server.wiring import build_office
 
+    os.nice(_NICENESS)
     sys.exit(child.main(build_office))
