@@ -44,8 +44,8 @@ from authz.store import keys
 from authz.store.client import StoreClient
 from authz.store.records import LedgerEntry
 
-#: Entries read of one stream at a time, and stored in one transaction.
-PAGE: Final = 500
+#: Entries read of one stream at a time: the store is held up for as long as it takes to send them.
+PAGE: Final = 200
 _ENTRIES_MAX: Final = 2_000
 #: Most that one XTRIM takes away, so that the store is not held up.
 _TRIM_MAX: Final = 10_000
@@ -203,9 +203,10 @@ class Drain:
     async def _pages(self, streams: tuple[Stream, ...]) -> _Pages:
         """Return, of the streams with anything new, a ledger's newest sequence and a page."""
         heads = await self._heads(streams)
-        found = await asyncio.gather(*(self._page(stream) for stream in heads))
         pages = {}
-        for (stream, head), page in zip(heads.items(), found, strict=True):
+        # One after the other: the store answers decisions between two pages.
+        for stream, head in heads.items():
+            page = await self._page(stream)
             if head is not None and not page:
                 detail = f"entries up to {head} are neither here nor archived"
                 await self._suspect(stream, Fork("missing", detail))
