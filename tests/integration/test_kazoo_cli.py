@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_cli_commands import Cli, cli, plain_logging, unaudited_cli
-
-__all__ = ["cli", "plain_logging", "unaudited_cli"]
+from command_line import CommandLine
 
 CUSTOMER = "4f1c0de2a9b84d7e9a5b6c7d8e9f0a1b"
 RESELLER = "9a8b7c6d5e4f43210fedcba987654321"
@@ -18,6 +17,20 @@ RATES = (
     "1,0.02,60,60,0.011,North America\n"
     "4420,0.0185,30,6,0.0092,London\n"
 )
+
+
+@pytest.fixture
+def cli(
+    store_url: str,
+    plain_logging: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Iterator[CommandLine]:
+    """Commands on one store; its books are audited in the end."""
+    monkeypatch.setenv("AUTHZ_STORE__URL", store_url)
+    cli = CommandLine(capsys)
+    yield cli
+    assert cli.ok("audit").startswith("0 findings")
 
 
 @pytest.fixture
@@ -38,7 +51,7 @@ def write_dump(path: Path, **limits: Any) -> None:
 
 
 def test_limits_create_accounts_below_their_reseller_and_change_nothing_twice(
-    cli: Cli, dump: Path
+    cli: CommandLine, dump: Path
 ) -> None:
     planned = cli.json("kazoo", "import-limits", str(dump), "--dry-run")
     assert (planned["written"], len(planned["changes"])) == (0, 2)
@@ -55,7 +68,7 @@ def test_limits_create_accounts_below_their_reseller_and_change_nothing_twice(
     assert (again["written"], again["unchanged"], again["changes"]) == (0, 2, [])
 
 
-def test_limits_change_what_they_say_and_keep_the_rest(cli: Cli, dump: Path) -> None:
+def test_limits_change_what_they_say_and_keep_the_rest(cli: CommandLine, dump: Path) -> None:
     cli.ok("kazoo", "import-limits", str(dump))
     cli.ok("account", "set", CUSTOMER, "deck=retail", "max_call_seconds=600")
     cli.ok("credit", CUSTOMER, "5", "--reference", "first")
@@ -69,7 +82,7 @@ def test_limits_change_what_they_say_and_keep_the_rest(cli: Cli, dump: Path) -> 
     assert cli.json("account", "balance", CUSTOMER)["balance"] == "5"
 
 
-def test_one_bad_document_keeps_all_from_being_written(cli: Cli, dump: Path) -> None:
+def test_one_bad_document_keeps_all_from_being_written(cli: CommandLine, dump: Path) -> None:
     write_dump(dump, twoway_trunks="many")
     status, out, err = cli.run("kazoo", "import-limits", str(dump))
     assert status == 1
@@ -80,7 +93,9 @@ def test_one_bad_document_keeps_all_from_being_written(cli: Cli, dump: Path) -> 
     assert [one["account"] for one in done["changes"]] == [RESELLER]
 
 
-def test_what_the_store_has_otherwise_is_refused(cli: Cli, dump: Path, tmp_path: Path) -> None:
+def test_what_the_store_has_otherwise_is_refused(
+    cli: CommandLine, dump: Path, tmp_path: Path
+) -> None:
     cli.ok("account", "create", CUSTOMER)
     status, out, _ = cli.run("kazoo", "import-limits", str(dump))
     assert status == 1
@@ -95,7 +110,7 @@ def test_what_the_store_has_otherwise_is_refused(cli: Cli, dump: Path, tmp_path:
     assert cli.json("account", "show", "acme")["parent"] == CUSTOMER
 
 
-def test_rates_make_a_retail_and_a_wholesale_deck(cli: Cli, tmp_path: Path) -> None:
+def test_rates_make_a_retail_and_a_wholesale_deck(cli: CommandLine, tmp_path: Path) -> None:
     path = tmp_path / "rates.csv"
     path.write_text(RATES)
     planned = cli.json("kazoo", "import-rates", "retail", str(path), "--dry-run")
@@ -109,7 +124,7 @@ def test_rates_make_a_retail_and_a_wholesale_deck(cli: Cli, tmp_path: Path) -> N
     assert rates == ["0.0185", "0.0092"]
 
 
-def test_bad_rates_refuse_the_file_or_are_blocked(cli: Cli, tmp_path: Path) -> None:
+def test_bad_rates_refuse_the_file_or_are_blocked(cli: CommandLine, tmp_path: Path) -> None:
     path = tmp_path / "rates.csv"
     path.write_text(RATES + "49,none,60,60,,Germany\n")
     status, out, err = cli.run("kazoo", "import-rates", "retail", str(path))
@@ -122,7 +137,7 @@ def test_bad_rates_refuse_the_file_or_are_blocked(cli: Cli, tmp_path: Path) -> N
 
 
 def test_what_only_the_deck_finds_wrong_is_told_by_the_place_in_the_file(
-    cli: Cli, tmp_path: Path
+    cli: CommandLine, tmp_path: Path
 ) -> None:
     path = tmp_path / "rates.csv"
     path.write_text(RATES + "0044,0.02,60,60,,London\n")
@@ -133,7 +148,7 @@ def test_what_only_the_deck_finds_wrong_is_told_by_the_place_in_the_file(
 
 
 def test_kazoos_rounding_is_a_setting(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "rates.csv"
     path.write_text("prefix,rate_cost,rate_minimum,rate_increment\n1,0.0101,1,1\n")
@@ -147,7 +162,7 @@ def test_kazoos_rounding_is_a_setting(
 
 
 def test_a_chain_that_is_too_long_is_refused_before_anything_is_written(
-    cli: Cli, tmp_path: Path
+    cli: CommandLine, tmp_path: Path
 ) -> None:
     path = tmp_path / "deep.json"
     chain = [
