@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from authz.hooks.kazoo.imports.accounts import TRUNKS_UNLIMITED
 from authz.hooks.kazoo.words import FLAT_RATE, FLAT_RATE_BURST
 from authz.store.accounts import Account
 
@@ -12,7 +13,7 @@ def trunk_usage(account: Account, state: Any, word: str, direction: str) -> str:
     """Return `inbound/outbound/twoway/burst limits/inbound used/outbound used`.
 
     `state` is the account's, after the decision; the call that was decided does not count, which
-    is how Kazoo's invoices have it.
+    is how Kazoo's invoices have it. A limit that is none is -1, as in limits documents.
     """
     trunks = account.config.trunks
     inbound, outbound = state.trunks_inbound, state.trunks_outbound
@@ -21,12 +22,6 @@ def trunk_usage(account: Account, state: Any, word: str, direction: str) -> str:
             inbound -= 1
         else:
             outbound -= 1
-    figures = (
-        trunks.inbound,
-        trunks.outbound,
-        trunks.twoway,
-        trunks.burst,
-        max(0, inbound),
-        max(0, outbound),
-    )
-    return "/".join(map(str, figures))
+    limits = (trunks.inbound, trunks.outbound, trunks.twoway, trunks.burst)
+    shown = [-1 if limit >= TRUNKS_UNLIMITED else limit for limit in limits]
+    return "/".join(map(str, (*shown, max(0, inbound), max(0, outbound))))
