@@ -59,6 +59,10 @@ class StoreReplyError(StoreError):
         self.code = code
 
 
+class AccountsChanged(AuthzError):
+    """The chain by which an adapter has judged a call is no longer the one in force."""
+
+
 class CallUnknown(AuthzError):
     """No record of this call of this account exists (any more)."""
 

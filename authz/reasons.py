@@ -157,6 +157,15 @@ class Billing(_Labelled):
 BILLING_OF: tuple[Billing, ...] = tuple(Billing)
 
 
+class Excuse(_Labelled):
+    """What an account is spared in one call; its leg is free. Values of `leg_request.has_rate`."""
+
+    #: Nothing but the money: its limits on calls hold.
+    PAYMENT = 3
+    #: Its limits on calls as well; the call counts in them nevertheless.
+    LIMITS = 4
+
+
 class Direction(_Labelled):
     """The account's view of a call: outbound when its user places it."""
 

@@ -71,7 +71,7 @@ end
 
 -- How one leg pays: its billing, or nil and the reason it cannot.
 local function leg_billing(account, leg_request)
-  if request.exempt == 1 then
+  if request.exempt == 1 or leg_request.has_rate >= EXCUSE_PAYMENT then
     return BILLING_FREE
   end
   if leg_request.trunk_covered == 1 then
@@ -164,7 +164,8 @@ local function admit(accounts, leg_requests, billings, rooms, holds, seconds, fi
     account.held = account.held + held
     account.used = account.used + used
     count_call(account, request.call_class, request.direction, billings[leg], 1)
-    if counted and limits.arrival_interval_us > 0 then
+    if counted and leg_requests[leg].has_rate ~= EXCUSE_LIMITS
+      and limits.arrival_interval_us > 0 then
       account.arrival_us = math.max(account.arrival_us, now_us) + limits.arrival_interval_us
     end
     call_legs[leg] = {billing = billings[leg], held = held, used = used, charged = 0,
@@ -219,7 +220,7 @@ local function decide()
     local leg_request = unpack_leg_request(packed)
     leg_requests[leg] = leg_request
     roll_period(accounts[leg])
-    reason = counted and limit_reached(accounts[leg])
+    reason = counted and leg_request.has_rate ~= EXCUSE_LIMITS and limit_reached(accounts[leg])
     if reason then
       local account = accounts[leg]
       return {reason, leg, now_us, account.arrival_us - account.limits.arrival_burst_us}

@@ -12,9 +12,9 @@ from authz.engine.plans import Plan, pack_tail, plan_from_record, request_digest
 from authz.engine.policy import destination_denial
 from authz.engine.steps import pack_steps
 from authz.engine.terms import Step
-from authz.errors import NotExecuted
+from authz.errors import AccountsChanged, NotExecuted
 from authz.model import Denial, Grant
-from authz.reasons import BILLING_OF, BY_CODE, REASONS, Billing, Outcome, Reason
+from authz.reasons import BILLING_OF, BY_CODE, REASONS, Billing, Excuse, Outcome, Reason
 from authz.store import keys
 from authz.store.accounts import Chain
 from authz.store.constants import Mark
@@ -88,7 +88,9 @@ class _Offer:
 
 
 async def authorize(context: Context, call: Call) -> Grant | Denial:
-    """Decide one call; raises StoreError when the store does not answer."""
+    """Decide one call; raises StoreError when the store does not answer, and AccountsChanged
+    when the chain on which its excuses were found is another one by now.
+    """
     request = call.request
     deadline_ms = context.settings.store.decision_deadline_ms
     for _ in range(ATTEMPTS_MAX):
@@ -97,6 +99,8 @@ async def authorize(context: Context, call: Call) -> Grant | Denial:
             chain = await context.directory.chain(request.account, deadline_ms)
         if chain is None:
             return _deny(call, "account_unknown", request.account)
+        if call.judged_on is not None and chain is not call.judged_on:
+            raise AccountsChanged(request.account)
         offer = _Offer(context, call, chain)
         refused = _refused_here(context, offer)
         if refused is not None:
@@ -173,6 +177,8 @@ def _gate_refusal(context: Context, offer: _Offer) -> Denial | None:
         return None
     now_us = monotonic_us()
     for account in offer.chain.accounts:
+        if call.excuses.get(account.id) is Excuse.LIMITS:
+            continue
         config = account.config
         class_limit = account.class_limit(call.call_class)
         code = context.gate.refuses(

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from authz.engine.excuses import NO_EXCUSES, ExcusedAuthorize, Excuses
 from authz.engine.plans import Plan
 from authz.engine.quotes import LegQuote
 from authz.model import AuthorizeRequest
 from authz.reasons import CLASS_OF, DIRECTIONS, Billing, CallClass, Direction
-from authz.store.accounts import Account
+from authz.store.accounts import Account, Chain
 from authz_ext.rating import Rate
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ class Call(Struct, frozen=True, gc=False):
     is_exempt: bool
     #: Seconds already used, for a call that a reserve adopts; None for a new one.
     adopted_seconds: int | None
+    #: Accounts whose legs are free, and the chain on which that was found, if on any.
+    excuses: Excuses = NO_EXCUSES
+    judged_on: Chain | None = None
 
 
 def make_call(
@@ -42,6 +46,9 @@ def make_call(
     rated = number
     if request.rate_number is not None:
         rated = context.rules.normalize(request.rate_number)
+    excuses, judged_on = NO_EXCUSES, None
+    if isinstance(request, ExcusedAuthorize):
+        excuses, judged_on = request.excuses, request.judged_on
     is_outbound = request.direction == "outbound"
     is_emergency = is_outbound and call_class == CallClass.EMERGENCY
     return Call(
@@ -54,6 +61,8 @@ def make_call(
         is_emergency,
         is_emergency or (is_outbound and call_class == CallClass.TOLLFREE),
         adopted_seconds,
+        excuses,
+        judged_on,
     )
 
 
@@ -67,8 +76,10 @@ def pinned_rate(call: Call, quote: LegQuote) -> Rate | None:
 def is_trunk_covered(call: Call, account: Account, quote: LegQuote) -> bool:
     """Return whether the call may ride the account's trunks, free or not.
 
-    Inbound toll-free never does: the account pays for it.
+    Inbound toll-free never does: the account pays for it. An excused leg needs none.
     """
+    if quote.excuse is not None:
+        return False
     if call.direction == Direction.INBOUND and call.call_class == CallClass.TOLLFREE:
         return False
     return account.has_trunks and quote.leg_class(call.call_class) in account.trunk_classes

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from authz.reasons import CallClass, Direction
+from authz.engine.excuses import Excuses
+from authz.reasons import CallClass, Direction, Excuse
 from authz.store.accounts import Chain
 from authz_ext.rating import Rate
 
@@ -20,11 +21,15 @@ class Decks(Protocol):
 
 
 class LegQuote(NamedTuple):
-    """One leg's rate and the class its deck row gives the number, if any."""
+    """One leg's rate and the class its deck row gives the number, if any.
+
+    An excused leg has neither: its deck is not looked at.
+    """
 
     rate: Rate | None
     row_class: CallClass | None
     blocked: bool
+    excuse: Excuse | None = None
 
     def leg_class(self, call_class: CallClass) -> CallClass:
         """Return the class that counts for this leg's trunk coverage and blocked classes."""
@@ -33,14 +38,19 @@ class LegQuote(NamedTuple):
 
 #: The deck row of every leg, leaf first.
 Rows = tuple["DeckRow | None", ...]
+#: The same with the excuse of each leg that has one in the place of its row.
+OfferedRows = tuple["DeckRow | Excuse | None", ...]
 
 _NO_ROW = LegQuote(None, None, False)
+_EXCUSED = {excuse: LegQuote(None, None, False, excuse) for excuse in Excuse}
 
 
-def quote_row(row: DeckRow | None) -> LegQuote:
-    """Return what one deck row means for a leg."""
+def quote_row(row: DeckRow | Excuse | None) -> LegQuote:
+    """Return what one deck row, or an excuse, means for a leg."""
     if row is None:
         return _NO_ROW
+    if isinstance(row, Excuse):
+        return _EXCUSED[row]
     row_class = None if row.call_class is None else CallClass(row.call_class)
     # A blocked row has no price to speak of, in the direction that policy does not look at either.
     return LegQuote(None if row.blocked else row.rate, row_class, row.blocked)
@@ -63,8 +73,16 @@ def find_rows(decks: Decks, chain: Chain, number: str, direction: Direction, at:
     return tuple(rows)
 
 
+def excuse_rows(chain: Chain, rows: Rows, excuses: Excuses) -> OfferedRows:
+    """Return the rows with the excuses of those accounts that have one."""
+    return tuple(
+        excuses.get(account.id, row) for account, row in zip(chain.accounts, rows, strict=True)
+    )
+
+
 def quote_chain(
-    decks: Decks, chain: Chain, number: str, direction: Direction, at: int
+    decks: Decks, chain: Chain, number: str, direction: Direction, at: int, excuses: Excuses
 ) -> tuple[LegQuote, ...]:
     """Return every leg's quote."""
-    return tuple(quote_row(row) for row in find_rows(decks, chain, number, direction, at))
+    rows = find_rows(decks, chain, number, direction, at)
+    return tuple(quote_row(row) for row in excuse_rows(chain, rows, excuses))

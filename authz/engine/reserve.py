@@ -9,6 +9,7 @@ from authz.engine.authorize import authorize
 from authz.engine.calls import make_call
 from authz.engine.clock import monotonic_us
 from authz.engine.context import ATTEMPTS_MAX, Context
+from authz.engine.excuses import ExcusedAuthorize, excuses_of
 from authz.engine.plans import Plan, plan_from_record
 from authz.engine.steps import (
     Cap,
@@ -20,7 +21,7 @@ from authz.engine.steps import (
     shorter,
 )
 from authz.errors import NotExecuted
-from authz.model import SECONDS_MAX, AuthorizeRequest, Denial, Grant, ReserveRequest
+from authz.model import SECONDS_MAX, Denial, Grant, ReserveRequest
 from authz.reasons import BY_CODE, DIRECTIONS, REASONS, Billing, Outcome
 from authz.store import keys
 from authz.store.accounts import Chain
@@ -199,7 +200,7 @@ async def _adopt(context: Context, request: ReserveRequest, plan: Plan | None) -
         switch, rate_number = plan.switch or None, plan.rate_number
     if to is None:
         return _unknown(request)
-    adopted = AuthorizeRequest(
+    adopted = ExcusedAuthorize(
         call_id=request.call_id,
         account=request.account,
         to=to,
@@ -207,6 +208,7 @@ async def _adopt(context: Context, request: ReserveRequest, plan: Plan | None) -
         switch=switch,
         seconds=request.seconds,
         rate_number=rate_number,
+        excuses=dict(excuses_of(request)),
     )
     return await authorize(context, make_call(context, adopted, request.used_seconds))
 

@@ -13,6 +13,7 @@ from authz.engine.answers import settlement
 from authz.engine.calls import is_trunk_covered, make_call, pinned_rate, plan_of
 from authz.engine.clock import parse_moment
 from authz.engine.context import ATTEMPTS_MAX, Context
+from authz.engine.excuses import excuses_of
 from authz.engine.plans import Plan, plan_from_record
 from authz.engine.quotes import quote_chain
 from authz.engine.steps import pack_costs
@@ -227,10 +228,12 @@ def _plan_of_unknown(
         ),
     )
     answered_at = _times(context, request, 0)
-    quotes = quote_chain(context.decks, chain, call.rated_number, call.direction, answered_at)
+    quotes = quote_chain(
+        context.decks, chain, call.rated_number, call.direction, answered_at, excuses_of(request)
+    )
     billings = tuple(
         Billing.FREE
-        if call.is_exempt
+        if call.is_exempt or quote.excuse is not None
         else Billing.TRUNK
         if is_trunk_covered(call, account, quote) and _has_trunks_for(account, call.direction)
         else Billing.PER_MINUTE

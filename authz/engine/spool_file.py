@@ -27,6 +27,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from authz import log
+from authz.engine.excuses import ExcusedSettle
 from authz.errors import InvariantError
 from authz.model import SettleRequest
 
@@ -56,12 +57,13 @@ class SpooledSettle(msgspec.Struct, frozen=True):
 
     id: str
     received_at: int
-    request: SettleRequest
+    request: ExcusedSettle
 
     @classmethod
     def of(cls, request: SettleRequest, received_at: int) -> SpooledSettle:
         """Return the record of a request just received."""
-        return cls(id=secrets.token_hex(16), received_at=received_at, request=request)
+        kept = ExcusedSettle(**msgspec.structs.asdict(request))
+        return cls(id=secrets.token_hex(16), received_at=received_at, request=kept)
 
 
 _ENCODER: Final = msgspec.json.Encoder()

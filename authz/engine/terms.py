@@ -11,7 +11,7 @@ from typing import Any, Final
 from authz.config.sections import CallSettings
 from authz.engine.calls import Call, is_trunk_covered, pinned_rate
 from authz.engine.plans import pack_rates
-from authz.engine.quotes import Decks, Rows, find_rows, quote_row
+from authz.engine.quotes import Decks, OfferedRows, excuse_rows, find_rows, quote_row
 from authz.engine.steps import (
     Cap,
     cost_cap,
@@ -36,7 +36,7 @@ class Terms:
     """The terms of a call at store second `now`; see `is_timeless` for others."""
 
     def __init__(
-        self, settings: CallSettings, chain: Chain, rows: Rows, call: Call, now: int
+        self, settings: CallSettings, chain: Chain, rows: OfferedRows, call: Call, now: int
     ) -> None:
         #: The chain and the rows themselves: as long as they are kept, their ids stand for them.
         self.chain = chain
@@ -140,7 +140,10 @@ class Terms:
             call.direction == Direction.INBOUND and call.call_class == CallClass.TOLLFREE
         )
         packed = []
-        for leg, rate in enumerate(self.rates):
+        for leg, (rate, quote) in enumerate(zip(self.rates, self.quotes, strict=True)):
+            if quote.excuse is not None:
+                packed.append(LEG_REQUEST.pack(has_rate=quote.excuse))
+                continue
             charged = rate is not None and not rate.is_free
             cap = self._cost_caps[leg]
             too_dear = cap is not None and cap.seconds <= self.used_seconds
@@ -172,7 +175,8 @@ class TermsBook:
 
     def find(self, chain: Chain, call: Call, now: int) -> Terms:
         """Return the terms of a call at store second `now`."""
-        rows = find_rows(self._decks, chain, call.rated_number, call.direction, now)
+        found = find_rows(self._decks, chain, call.rated_number, call.direction, now)
+        rows = excuse_rows(chain, found, call.excuses) if call.excuses else found
         if call.adopted_seconds is not None:
             return Terms(self._settings, chain, rows, call, now)
         key = (id(chain), call.call_class, call.direction, call.request.seconds, *map(id, rows))

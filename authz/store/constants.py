@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 
 from authz.money import BOUND_MICROS
-from authz.reasons import REASONS, Billing, CallClass, Direction, Outcome
+from authz.reasons import REASONS, Billing, CallClass, Direction, Excuse, Outcome
 from authz.store.layouts import LAYOUT_NUMBER, NONE
 
 
@@ -120,7 +120,7 @@ def lua_constants() -> dict[str, int]:
     """Return every constant that a script may name, with its number."""
     constants = {f"REASON_{name.upper()}": row.code for name, row in REASONS.items()}
     for prefix, members in (
-        ("OUTCOME", Outcome), ("BILLING", Billing), ("CLASS", CallClass),
+        ("OUTCOME", Outcome), ("BILLING", Billing), ("EXCUSE", Excuse), ("CLASS", CallClass),
         ("DIRECTION", Direction), ("STATE", State), ("MARK", Mark), ("KIND", Kind),
         ("POLICY", Policy), ("RECHARGE", Recharge), ("RECHARGE", RechargeState),
         ("PER_LEG", PerLeg),

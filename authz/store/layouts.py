@@ -218,7 +218,8 @@ AUTHORIZE = Layout(
 )
 
 #: What an authorize asks of one leg besides its holds. `limiting`: its rate is not free;
-#: `has_rate` 2: not even its first increment fits into max_call_cost.
+#: `has_rate` 2: not even its first increment fits into max_call_cost; 3 and 4: an `Excuse`, and
+#: then nothing else is asked of the leg.
 LEG_REQUEST = Layout(
     "leg_request",
     "has_rate: u8, limiting: u8, needs_credit: u8, trunk_covered: u8, used: i64",

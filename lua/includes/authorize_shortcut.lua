@@ -73,6 +73,9 @@ repeat
     account_calls = account_calls + 1
 
     if request_exempt == 1 then
+      if wanted_has_rate >= EXCUSE_PAYMENT then
+        break
+      end
       call_billing_leg = BILLING_FREE
     elseif wanted_trunk_covered == 1 then
       local inbound = account_trunks_inbound + is_inbound

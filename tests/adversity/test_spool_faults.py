@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from authz.engine.excuses import ExcusedSettle
 from authz.engine.spool import Spool, SpooledSettle
 from authz.engine.spool_file import HEADING, encode_record
 from authz.engine.spool_replay import (
@@ -29,13 +30,12 @@ from authz.engine.spool_replay import (
     replay_orphans,
 )
 from authz.errors import SpoolFull
-from authz.model import SettleRequest
 
 BYTES_MAX = 10_000_000
 
 
 def settle(number: int) -> SpooledSettle:
-    request = SettleRequest(call_id=f"call-{number}", account="acme", seconds=number)
+    request = ExcusedSettle(call_id=f"call-{number}", account="acme", seconds=number)
     return SpooledSettle(id=f"id-{number}", received_at=1_800_000_000, request=request)
 
 

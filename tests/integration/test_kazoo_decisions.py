@@ -190,30 +190,73 @@ async def test_a_question_repeated_is_one_call(stage: KazooStage) -> None:
     await stage.end(first, 6)
 
 
-async def test_exempt_resource_types_leave_the_leg_out(stage: KazooStage) -> None:
+async def test_exempt_resource_types_make_the_leg_free(stage: KazooStage) -> None:
     world = stage.world
-    await world.pair(metadata={"kazoo.resource_types": "sms, video"})
+    await world.pair(sub="0", max_calls=1, metadata={"kazoo.resource_types": "sms, video"})
     answer = await stage.ask("c1", Resource_Type="sms")
     assert words(answer) == (True, "limits_disabled", "per_minute")
-    assert await stage.open_calls("sub") == 0
+    assert words(await stage.ask("c1", Resource_Type="sms")) == words(answer)
+    assert await stage.open_calls("sub") == 1
+    # Limits on calls hold for it (1.2, step 2).
+    full = await stage.ask("c2", Resource_Type="sms")
+    assert words(full) == (False, "hard_limit", "limits_enforced")
     await stage.end(answer, 60, variables={"Resource-Type": "sms"})
-    assert await stage.charges("sub") == []
-    assert [micros for _, _, micros in await stage.charges("master")] == [5_000]
+    assert await stage.charges("sub") == [("c1", 60, 0)]
+    assert await stage.charges("master") == [("c1", 60, 5_000)]
     await world.account("master", deck="wholesale", metadata={"kazoo.resource_types": "sms"})
-    free = await stage.ask("c2", Resource_Type="sms")
+    free = await stage.ask("c3", Resource_Type="sms")
     assert words(free) == (True, "limits_disabled", "limits_disabled")
-    assert await stage.open_calls("master") == 0
+    assert await stage.open_calls("master") == 1
+    await stage.end(free, 60, variables={"Resource-Type": "sms"})
     await world.account("sub", parent="master", deck="retail", enabled=False,
                         metadata={"kazoo.resource_types": "sms"})  # fmt: skip
-    assert words(await stage.ask("c3", Resource_Type="sms")) == REFUSED
+    assert words(await stage.ask("c4", Resource_Type="sms")) == REFUSED
+
+
+async def test_only_a_reseller_is_excused(stage: KazooStage) -> None:
+    await stage.world.pair(master="0")
+    await stage.world.account(
+        "master", deck="wholesale", max_calls=1, metadata={"kazoo.enabled": "false"}
+    )
+    answers = [await stage.ask(f"c{number}", UK) for number in range(2)]
+    # Limits that are off do not count its calls either (1.2, step 0).
+    assert [words(one) for one in answers] == [(True, "per_minute", "limits_disabled")] * 2
+    assert await stage.open_calls("master") == 2
+    await stage.end(answers[0], 67, UK)
+    await stage.end(answers[1], 0, UK)
+    assert await stage.charges("sub") == [("c0", 67, 15_298), ("c1", 0, 0)]
+    assert await stage.charges("master") == [("c0", 67, 0), ("c1", 0, 0)]
 
 
 async def test_limits_that_are_off(stage: KazooStage) -> None:
-    await stage.world.pair(sub="0", metadata={"kazoo.enabled": "false"})
+    rules = json.dumps({".": 0})
+    await stage.world.pair(
+        sub="0",
+        max_calls=0,
+        max_calls_per_second=0,
+        metadata={"kazoo.enabled": "false", "kazoo.inbound_channels_per_did": rules},
+    )
     answer = await stage.ask("c1", UK)
     assert words(answer) == (True, "limits_disabled", "per_minute")
+    inbound = await stage.ask("c2", DID, "inbound")
+    assert words(inbound) == (True, "limits_disabled", "per_minute")
     await stage.end(answer, 6, UK)
-    assert [micros for _, _, micros in await stage.charges("master")] == [1_000]
+    await stage.end(inbound, 0, DID)
+    assert await stage.charges("sub") == [("c1", 6, 0), ("c2", 0, 0)]
+    assert [micros for _, _, micros in await stage.charges("master")] == [1_000, 0]
+
+
+async def test_an_account_is_excused_from_its_next_call_on(stage: KazooStage) -> None:
+    world = stage.world
+    await world.pair(sub="0")
+    assert words(await stage.ask("c1")) == REFUSED
+    # Another process changes the account; this one still has it as it was.
+    chain = await world.engine.context.directory.chain("sub")
+    await world.account("sub", parent="master", deck="retail", metadata={"kazoo.enabled": "false"})
+    world.engine.context.directory._chains["sub"] = chain
+    answer = await stage.ask("c2")
+    assert words(answer) == (True, "limits_disabled", "per_minute")
+    await stage.end(answer, 6)
 
 
 async def test_a_soft_limit_lets_pass_what_its_own_account_refuses(stage: KazooStage) -> None:
@@ -222,9 +265,12 @@ async def test_a_soft_limit_lets_pass_what_its_own_account_refuses(stage: KazooS
     answer = await stage.ask("c1")
     assert words(answer) == (False, "limits_enforced", "per_minute")
     assert answer["Soft-Limit"] is True
+    # The same question once more, as the store remembers it.
+    again = await stage.ask("c1")
+    assert (words(again), again["Soft-Limit"]) == (words(answer), True)
     await stage.end(answer, 60)
-    assert await stage.charges("sub") == []
-    assert [micros for _, _, micros in await stage.charges("master")] == [5_000]
+    assert await stage.charges("sub") == [("c1", 60, 0)]
+    assert await stage.charges("master") == [("c1", 60, 5_000)]
     # Not the other direction, not the reseller's refusal, and no flag on what is in order.
     inbound = await stage.ask("c2", direction="inbound")
     assert (inbound["Is-Authorized"], inbound["Soft-Limit"]) == (False, False)
@@ -246,17 +292,24 @@ async def test_a_soft_limit_opens_no_blocked_destination(stage: KazooStage) -> N
     assert (answer["Is-Authorized"], answer["Soft-Limit"]) == (False, False)
 
 
-async def test_a_resellers_soft_limit_is_charged_after_the_call(stage: KazooStage) -> None:
-    await stage.world.account(
-        "master", deck="wholesale", metadata={"kazoo.soft_limit_outbound": "true"}
-    )
-    await stage.world.account("sub", "10", parent="master", deck="retail")
+async def test_a_resellers_soft_limit_lets_its_account_pay(stage: KazooStage) -> None:
+    soft = {"kazoo.soft_limit_outbound": "true"}
+    await stage.world.account("master", deck="wholesale", metadata=soft)
+    await stage.world.account("sub", "10", parent="master", deck="retail", max_calls=1)
     answer = await stage.ask("c1")
     assert words(answer) == (False, "per_minute", "limits_enforced")
     assert answer["Soft-Limit"] is True
+    # Its own account's refusal stands.
+    full = await stage.ask("c2")
+    assert (words(full), full["Soft-Limit"]) == ((False, "hard_limit", "limits_enforced"), False)
     await stage.end(answer, 60)
-    assert [micros for _, _, micros in await stage.charges("sub")] == [10_000]
-    assert [micros for _, _, micros in await stage.charges("master")] == [5_000]
+    assert await stage.charges("sub") == [("c1", 60, 10_000)]
+    assert await stage.charges("master") == [("c1", 60, 0)]
+    await stage.world.account("sub", parent="master", deck="retail", max_calls=0, metadata=soft)
+    both = await stage.ask("c3")
+    assert (words(both), both["Soft-Limit"]) == ((False, "hard_limit", "limits_enforced"), True)
+    await stage.end(both, 60)
+    assert await stage.open_calls("sub") == 0
 
 
 async def test_calls_of_one_number_are_limited(stage: KazooStage) -> None:

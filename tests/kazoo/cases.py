@@ -311,24 +311,24 @@ _HARD_SOFT = (False, "hard_limit", "per_minute")
 _BELOW = (False, "per_minute", "limits_enforced")
 SOFT_LIMITS: Final = (
     Case(name="1.2 soft outbound", credit="0", account=_SOFT,
-         calls=(Call(answer=_ABOVE, soft=True, paid=(None, 22_000)), _inbound(_refused()))),
+         calls=(Call(answer=_ABOVE, soft=True, paid=(0, 22_000)), _inbound(_refused()))),
     Case(name="1.2 soft inbound", credit="0", account=_SOFT_IN,
-         calls=(_inbound(Call(answer=_ABOVE, soft=True, paid=(None, 22_000))), _refused())),
+         calls=(_inbound(Call(answer=_ABOVE, soft=True, paid=(0, 22_000))), _refused())),
     Case(name="1.2 soft, but there is credit", account=_SOFT, calls=(Call(), _inbound(Call()))),
     Case(name="1.2 soft beyond a hard limit", account={**_SOFT, "calls": 0},
-         calls=(Call(answer=_HARD_SOFT, soft=True, paid=(None, 22_000)), _inbound(_refused(HARD)))),
+         calls=(Call(answer=_HARD_SOFT, soft=True, paid=(0, 22_000)), _inbound(_refused(HARD)))),
     Case(name="1.2 soft beyond trunks", credit="0", account={**_SOFT, "twoway_trunks": 1},
-         calls=(_trunk(), Call(answer=_ABOVE, soft=True, paid=(None, 22_000)))),
+         calls=(_trunk(), Call(answer=_ABOVE, soft=True, paid=(0, 22_000)))),
     Case(name="1.2 soft, but the reseller refuses", credit="0", account=_SOFT, reseller_credit="0",
          calls=(_refused(),)),
     Case(name="1.2 soft, but the reseller refuses what the account may", account=_SOFT,
          reseller={"calls": 0}, calls=(_refused(HARD_ABOVE),)),
     Case(name="1.2 soft reseller", reseller=_SOFT, reseller_credit="0",
-         calls=(Call(answer=_BELOW, soft=True), _inbound(_refused()))),
+         calls=(Call(answer=_BELOW, soft=True, paid=(40_000, 0)), _inbound(_refused()))),
     Case(name="1.2 soft reseller, but the account refuses", reseller=_SOFT, credit="0",
          calls=(_refused(),)),
     Case(name="1.2 soft account and reseller", account=_SOFT, reseller=_SOFT, credit="0",
-         reseller_credit="0", calls=(Call(answer=REFUSED, soft=True, paid=NOTHING),)),
+         reseller_credit="0", calls=(Call(answer=REFUSED, soft=True, paid=FOR_FREE),)),
 )  # fmt: skip
 
 #: Walked by tests of their own, step by step.

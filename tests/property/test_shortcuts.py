@@ -16,7 +16,7 @@ import pytest
 
 from authz.engine.steps import pack_costs, pack_steps
 from authz.money import BOUND_MICROS
-from authz.reasons import REASONS, Billing, CallClass, Direction
+from authz.reasons import REASONS, Billing, CallClass, Direction, Excuse
 from authz.store import keys
 from authz.store.client import StoreClient
 from authz.store.constants import State
@@ -250,17 +250,21 @@ class Case:
             hour=self.usually(HOUR, HOUR - 1),
             **self._validity(),
         )
-        requests = [
-            LEG_REQUEST.pack(
-                has_rate=self.usually(1, rng.choice([0, 2])),
-                limiting=rng.randrange(2),
-                needs_credit=rng.randrange(2),
-                trunk_covered=rng.randrange(2),
-                used=0,
-            )
-            for _ in range(self.legs)
-        ]
+        requests = [self._leg_request() for _ in range(self.legs)]
         return [head, DIGEST, b"leaf:call", b"question", b"a tail", self._steps(), *requests]
+
+    def _leg_request(self) -> bytes:
+        rng = self.rng
+        excuse = self.usually(None, rng.choice(list(Excuse)))
+        if excuse is not None:
+            return LEG_REQUEST.pack(has_rate=excuse)
+        return LEG_REQUEST.pack(
+            has_rate=self.usually(1, rng.choice([0, 2])),
+            limiting=rng.randrange(2),
+            needs_credit=rng.randrange(2),
+            trunk_covered=rng.randrange(2),
+            used=0,
+        )
 
     def _reserve(self) -> list[bytes]:
         head = RESERVE.pack(

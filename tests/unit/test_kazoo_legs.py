@@ -8,15 +8,21 @@ from typing import Any
 import pytest
 
 from authz.hooks.kazoo.calls import CallBook, LiveCall, new_call
+from authz.hooks.kazoo.excuses import (
+    excuses_by_limits,
+    excuses_by_words,
+    excuses_of_ended,
+    is_let_through,
+    is_refused,
+)
 from authz.hooks.kazoo.legs import Leg, read_leg
 from authz.hooks.kazoo.limits import NO_LIMITS, limits_of
 from authz.hooks.kazoo.messages import AuthorizeRequest, CallEvent
 from authz.hooks.kazoo.midcall import cut_seconds
-from authz.hooks.kazoo.payers import Payers, payer_by_words, payer_of_channel
 from authz.hooks.kazoo.trunks import trunk_usage
 from authz.hooks.kazoo.words import refusal_word
 from authz.model import AccountConfig, Trunks
-from authz.reasons import REASONS
+from authz.reasons import REASONS, Excuse
 from authz.store.accounts import Account, Chain
 from authz.store.layouts import ACCOUNT_STATE
 
@@ -95,32 +101,40 @@ def test_an_event_is_read_as_a_question_is() -> None:
         assert not read_leg(CallEvent(call_id=call_id), NODE).is_readable
 
 
-CHAIN = Chain("0", (account("sub", parent="master"), account("master")), None)
+CHAIN = Chain(
+    "0",
+    (
+        account("sub", parent="master", metadata={"kazoo.resource_types": "sms"}),
+        account("master", metadata={"kazoo.enabled": "false"}),
+    ),
+    None,
+)
+
+
+def test_whom_limits_documents_excuse() -> None:
+    assert excuses_by_limits(CHAIN, leg_of(Account_ID="sub")) == {"master": Excuse.LIMITS}
+    excused = {"sub": Excuse.PAYMENT, "master": Excuse.LIMITS}
+    assert excuses_by_limits(CHAIN, leg_of(Account_ID="sub", Resource_Type="sms")) == excused
 
 
 @pytest.mark.parametrize(
-    ("account_word", "reseller_word", "excused", "payer"),
+    ("account_word", "reseller_word", "excused"),
     [
-        ("per_minute", "per_minute", 0, "sub"),
-        ("flat_rate", "limits_enforced", 0, "sub"),
-        # A soft limit of the account: its reseller's call.
-        ("limits_enforced", "per_minute", 0, "master"),
-        ("limits_enforced", "limits_enforced", 0, None),
-        ("hard_limit", "limits_enforced", 0, None),
-        # A free call, and one that an excused account does not pay.
-        ("limits_disabled", "limits_disabled", 0, "sub"),
-        ("limits_disabled", "per_minute", 0, "sub"),
-        ("limits_disabled", "per_minute", 1, "master"),
-        ("limits_disabled", "limits_disabled", 2, None),
-        # Nobody could be asked.
-        ("", "", 0, "sub"),
-        ("", "", 1, "master"),
-        ("", "", 2, None),
-        ("allotment_tollfree_us", "", 0, "sub"),
+        ("per_minute", "per_minute", set()),
+        ("flat_rate", "limits_enforced", {"master"}),
+        # A soft limit of the account: only its reseller pays.
+        ("limits_enforced", "per_minute", {"sub"}),
+        ("hard_limit", "limits_enforced", {"sub", "master"}),
+        ("limits_disabled", "flat_rate_burst", {"sub"}),
+        ("limits_disabled", "limits_disabled", {"sub", "master"}),
+        # Nobody could be asked: the limits documents say it.
+        ("", "", {"master"}),
+        ("per_minute", "", {"master"}),
+        ("", "per_minute", set()),
     ],
 )
-def test_who_pays_by_what_a_channel_was_told(
-    account_word: str, reseller_word: str, excused: int, payer: str | None
+def test_whom_an_ended_channel_excuses(
+    account_word: str, reseller_word: str, excused: set[str]
 ) -> None:
     leg = leg_of(
         Account_ID="sub",
@@ -128,25 +142,32 @@ def test_who_pays_by_what_a_channel_was_told(
         Account_Billing=account_word,
         Reseller_Billing=reseller_word,
     )
-    assert payer_by_words(leg, Payers(CHAIN, excused)) == payer
+    assert excuses_of_ended(leg, CHAIN).keys() == excused
+    # Without the store only the words are known.
+    known = excused if account_word and reseller_word else set()
+    assert excuses_of_ended(leg, None).keys() == known
+
+
+def test_an_account_that_is_its_own_reseller_goes_by_its_own_word() -> None:
+    assert excuses_by_words("own", "per_minute", "own", "limits_disabled") == {}
+    assert excuses_by_words("own", "limits_disabled", "", "") == {"own": Excuse.PAYMENT}
 
 
 @pytest.mark.parametrize(
-    ("account_word", "reseller_word", "payer"),
+    ("account_word", "reseller_word", "is_let", "is_refusal"),
     [
-        ("per_minute", "", "sub"),
-        ("limits_disabled", "limits_disabled", "sub"),
-        ("limits_disabled", "flat_rate", "master"),
-        ("limits_enforced", "flat_rate_burst", "master"),
-        ("limits_enforced", "limits_enforced", None),
-        ("", "", None),
+        ("per_minute", "", True, False),
+        ("limits_disabled", "limits_disabled", True, False),
+        ("limits_enforced", "flat_rate_burst", True, False),
+        ("limits_enforced", "hard_limit", False, True),
+        ("", "", False, False),
     ],
 )
-def test_whose_call_a_live_channel_is(
-    account_word: str, reseller_word: str, payer: str | None
+def test_what_became_of_a_channel(
+    account_word: str, reseller_word: str, is_let: bool, is_refusal: bool
 ) -> None:
-    assert payer_of_channel("sub", account_word, "master", reseller_word) == payer
-    assert payer_of_channel("", "per_minute", "", "") is None
+    assert is_let_through(account_word, reseller_word) is is_let
+    assert is_refused(account_word, reseller_word) is is_refusal
 
 
 def test_limits_in_metadata() -> None:
@@ -162,7 +183,7 @@ def test_limits_in_metadata() -> None:
             }
         )
     )
-    assert limits.is_exempt("whatever")
+    assert limits.excuse("whatever") is Excuse.LIMITS
     assert limits.resource_types == {"sms", "video"}
     assert (limits.is_soft("inbound"), limits.is_soft("outbound")) == (True, False)
     # The first expression in the order of its text decides.
@@ -211,7 +232,7 @@ class _NoLink:
 
 def call_of(call_id: str) -> LiveCall:
     message = AuthorizeRequest(call_id=call_id)
-    return new_call(read_leg(message, NODE), "sub", "+1", _NoLink(), 0.0)
+    return new_call(read_leg(message, NODE), "+1", _NoLink(), 0.0, {})
 
 
 def test_a_book_is_bounded_and_remembers_ends() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Final
 
 from authz import log
@@ -16,6 +17,7 @@ from authz.hooks.kazoo.calls import CallBook, Link, LiveCall, new_call
 from authz.hooks.kazoo.deliveries import Delivery
 from authz.hooks.kazoo.dids import DidLimits
 from authz.hooks.kazoo.encoding import from_gregorian
+from authz.hooks.kazoo.excuses import excuses_by_words, is_let_through
 from authz.hooks.kazoo.hangups import Hangups
 from authz.hooks.kazoo.legs import Leg, read_leg
 from authz.hooks.kazoo.messages import (
@@ -27,13 +29,12 @@ from authz.hooks.kazoo.messages import (
     RateRequest,
 )
 from authz.hooks.kazoo.midcall import Supervisor
-from authz.hooks.kazoo.payers import payer_of_channel
 from authz.hooks.kazoo.rating import find_rate
 from authz.hooks.kazoo.reconcile import Surveyor
 from authz.hooks.kazoo.settling import ChannelSettler
 from authz.hooks.kazoo.topology import Source
-from authz.hooks.kazoo.words import PAID_WORDS
 from authz.model import Grant
+from authz.reasons import Excuse
 
 #: How old an event may be; a clock that is wrong must not cost anybody more.
 _EVENT_AGE_SECONDS_MAX: Final = 10
@@ -167,12 +168,14 @@ class KazooAgent:
         """Whether no more calls can be looked after."""
         return self.book.is_full
 
-    def watch(self, leg: Leg, account: str, number: str, grant: Grant, link: Link) -> None:
+    def watch(
+        self, leg: Leg, number: str, grant: Grant, link: Link, excuses: Mapping[str, Excuse]
+    ) -> None:
         """Look after a call that was let through here."""
         call = self.book.get(leg.call_id)
-        if call is None or call.account != account:
+        if call is None or call.account != leg.account:
             now = asyncio.get_running_loop().time()
-            call = new_call(leg, account, number, link, now)
+            call = new_call(leg, number, link, now, excuses)
             if not self.book.add(call):
                 return
         call.is_own = True
@@ -181,15 +184,15 @@ class KazooAgent:
 
     def _adopt(self, leg: Leg, link: Link) -> LiveCall | None:
         """Take in a call that another process looks after."""
-        account = payer_of_channel(
-            leg.account, leg.account_billing, leg.reseller, leg.reseller_billing
-        )
-        if account is None or not leg.is_readable:
+        is_let = is_let_through(leg.account_billing, leg.reseller_billing)
+        if not leg.account or not is_let or not leg.is_readable:
             return None
         number, _ = self._engine.context.rules.classify(leg.to)
         now = asyncio.get_running_loop().time()
-        call = new_call(leg, account, number, link, now)
-        call.is_certain = leg.account_billing in PAID_WORDS
+        excuses = excuses_by_words(
+            leg.account, leg.account_billing, leg.reseller, leg.reseller_billing
+        )
+        call = new_call(leg, number, link, now, excuses)
         if not self.book.add(call):
             return None
         self.hangups.know(leg.node, link)

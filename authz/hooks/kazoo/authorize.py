@@ -1,13 +1,14 @@
 """authz_req → authz_resp: the decision order of the contract's section 1.2, decided by our engine.
 
 One script decides and charges account and reseller together, each at its own deck's price. What
-the engine does not know is decided around it: excused accounts (`payers`), calls of one number
+the engine does not know is decided around it: excused accounts (`excuses`), calls of one number
 (`dids`), and soft limits. A soft limit lets pass what its own account refuses, and nothing
-that another one does: the call is then its parent's, and the account is not charged.
+that another one does: that account's leg is then free, and asked for once more.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, Protocol
 
 from msgspec import Struct, field
@@ -15,14 +16,15 @@ from msgspec import Struct, field
 from authz import log
 from authz.config.kazoo import KazooSettings
 from authz.engine.engine import Engine
-from authz.errors import InvalidInput, StoreError
+from authz.engine.excuses import NO_EXCUSES, ExcusedAuthorize
+from authz.errors import AccountsChanged, InvalidInput, StoreError
 from authz.hooks.kazoo.calls import Link
 from authz.hooks.kazoo.deliveries import Complaints
 from authz.hooks.kazoo.dids import DidLimits
+from authz.hooks.kazoo.excuses import excuses_by_limits
 from authz.hooks.kazoo.legs import Leg, read_leg
 from authz.hooks.kazoo.limits import limits_of
 from authz.hooks.kazoo.messages import AuthorizeAnswer, AuthorizeRequest
-from authz.hooks.kazoo.payers import Payers, find_payers
 from authz.hooks.kazoo.trunks import trunk_usage
 from authz.hooks.kazoo.words import (
     BILLING_WORDS,
@@ -30,16 +32,18 @@ from authz.hooks.kazoo.words import (
     LIMITS_DISABLED,
     LIMITS_ENFORCED,
     PER_MINUTE,
+    REFUSED_WORDS,
     SOFT_REASONS,
     refusal_word,
 )
-from authz.model import AuthorizeRequest as Question
 from authz.model import Denial, Grant
-from authz.reasons import CallClass
-from authz.store.accounts import Account
+from authz.reasons import Billing, CallClass, Excuse
+from authz.store.accounts import Chain
 
 #: Denials that concern another call, which keeps what it has.
 _OTHERS_REASONS: Final = frozenset(("call_id_conflict",))
+#: How often a question is judged anew whose accounts change meanwhile.
+_ATTEMPTS_MAX: Final = 4
 
 
 class Watcher(Protocol):
@@ -49,8 +53,10 @@ class Watcher(Protocol):
     def is_full(self) -> bool:
         """Whether no more can be looked after."""
 
-    def watch(self, leg: Leg, account: str, number: str, grant: Grant, link: Link) -> None:
-        """Look after a call of `account`, which is reached by that broker."""
+    def watch(
+        self, leg: Leg, number: str, grant: Grant, link: Link, excuses: Mapping[str, Excuse]
+    ) -> None:
+        """Look after a call, which is reached by that broker."""
 
 
 class _Refusal(Struct, frozen=True):
@@ -103,15 +109,12 @@ class Authorizer:
                                   reason="kazoo.calls_max calls are watched")  # fmt: skip
             return self._answer(leg, None, number, request, _Verdict())
         try:
-            payers = await find_payers(self._context, leg)
+            chain, verdict = await self._decide_by_accounts(leg, number, link)
         except StoreError:
             return await self._without_store(leg, number, request, link)
-        if payers is None:
-            self._complaints.tell("kazoo_account_unknown", account=leg.account)
-            return self._answer(leg, None, number, request, _Verdict())
-        verdict = await self._judge(leg, number, payers, link)
-        answer = self._answer(leg, payers, number, request, verdict)
-        await self._add_usage(answer, leg, payers, verdict)
+        answer = self._answer(leg, chain, number, request, verdict)
+        if chain is not None:
+            await self._add_usage(answer, leg, chain, verdict)
         return answer
 
     def refuse(self, request: AuthorizeRequest, node: str) -> AuthorizeAnswer:
@@ -129,8 +132,8 @@ class Authorizer:
     ) -> AuthorizeAnswer:
         """Let an emergency call through at once, whatever is wrong with it otherwise."""
         if leg.account and leg.is_readable:
-            answer = await self._engine.authorize(self._question(leg, leg.account, number, link))
-            self._watch(leg, leg.account, number, answer, link)
+            answer = await self._engine.authorize(self._question(leg, number, link))
+            self._watch(leg, number, answer, link, {})
         else:
             log.event("kazoo_emergency_unattributed", level="warning", call_id=leg.call_id)
         words = {leg.account: LIMITS_DISABLED, leg.reseller: LIMITS_DISABLED}
@@ -141,74 +144,97 @@ class Authorizer:
     ) -> AuthorizeAnswer:
         """Let the engine decide by its policy for outages, in the account's own name."""
         verdict = _Verdict()
-        answer = await self._engine.authorize(self._question(leg, leg.account, number, link))
+        answer = await self._engine.authorize(self._question(leg, number, link))
         if isinstance(answer, Grant):
             verdict.is_authorized = True
             word = LIMITS_DISABLED if answer.seconds is None else PER_MINUTE
             verdict.words = {leg.account: word, leg.reseller: word}
-            self._watch(leg, leg.account, number, answer, link)
+            self._watch(leg, number, answer, link, {})
         return self._answer(leg, None, number, request, verdict)
 
-    async def _judge(self, leg: Leg, number: str, payers: Payers, link: Link | None) -> _Verdict:
-        accounts = payers.chain.accounts
-        verdict = _Verdict({one.id: LIMITS_DISABLED for one in accounts[: payers.excused]})
-        if payers.disabled is not None:
-            verdict.words = {payers.disabled.id: LIMITS_ENFORCED}
-            return verdict
-        position = payers.excused
-        while position < len(accounts):
-            answer = await self._ask(leg, number, payers, position, link)
+    async def _decide_by_accounts(
+        self, leg: Leg, number: str, link: Link | None
+    ) -> tuple[Chain | None, _Verdict]:
+        """Decide by the accounts of the channel's chain. Raises StoreError."""
+        deadline_ms = self._context.settings.store.decision_deadline_ms
+        for _ in range(_ATTEMPTS_MAX):
+            chain = await self._context.directory.chain(leg.account, deadline_ms)
+            if chain is None:
+                self._complaints.tell("kazoo_account_unknown", account=leg.account)
+                return None, _Verdict()
+            try:
+                return chain, await self._judge(leg, number, chain, link)
+            except AccountsChanged:
+                continue
+        raise AccountsChanged(f"account {leg.account} kept changing")
+
+    async def _judge(self, leg: Leg, number: str, chain: Chain, link: Link | None) -> _Verdict:
+        excuses = excuses_by_limits(chain, leg)
+        verdict = _Verdict(dict.fromkeys(excuses, LIMITS_DISABLED))
+        while True:
+            answer = await self._ask(leg, number, chain, excuses, link)
             if isinstance(answer, Grant):
-                self._take_grant(verdict, leg, accounts[position:], answer)
-                self._watch(leg, accounts[position].id, number, answer, link)
-                break
-            refusing = _position_of(answer.account, accounts)
+                self._take_grant(verdict, leg, chain, excuses, answer)
+                self._watch(leg, number, answer, link, excuses)
+                verdict.is_authorized = not verdict.is_soft
+                return verdict
             verdict.words[answer.account] = answer.word
-            if answer.reason not in SOFT_REASONS or not _is_soft(accounts[refusing], leg):
+            if (
+                answer.reason not in SOFT_REASONS
+                or excuses.get(answer.account) is Excuse.LIMITS
+                or answer.account not in _soft_accounts(chain, leg)
+            ):
                 log.event("kazoo_call_refused", level="debug", account=answer.account,
                           call_id=leg.call_id, reason=answer.reason)  # fmt: skip
                 verdict.is_soft = False
+                # Who is above has not been asked (1.2).
+                for account in chain.ids[chain.ids.index(answer.account) + 1 :]:
+                    verdict.words.pop(account, None)
                 return verdict
             verdict.is_soft = True
-            if refusing > position:
-                # Who is below is charged after the call, from what its end tells.
-                verdict.words.update({one.id: PER_MINUTE for one in accounts[position:refusing]})
-                break
-            position += 1
-        verdict.is_authorized = not verdict.is_soft
-        return verdict
+            excuses[answer.account] = Excuse.LIMITS
 
     async def _ask(
-        self, leg: Leg, number: str, payers: Payers, position: int, link: Link | None
+        self,
+        leg: Leg,
+        number: str,
+        chain: Chain,
+        excuses: Mapping[str, Excuse],
+        link: Link | None,
     ) -> Grant | _Refusal:
-        """Ask for the part of a chain that begins at `position`."""
-        chain = payers.chain
-        accounts = chain.accounts[position:]
         if link is not None:
-            full = await self._dids.take(chain, accounts, leg.direction, number, leg.call_id)
+            limiting = [one for one in chain.accounts if excuses.get(one.id) is not Excuse.LIMITS]
+            full = await self._dids.take(chain, limiting, leg.direction, number, leg.call_id)
             if full is not None:
                 return _Refusal(full, "max_calls_exceeded", HARD_LIMIT)
-        question = self._question(leg, accounts[0].id, number, link)
+        question = self._question(leg, number, link, chain, excuses)
         try:
             answer = await self._engine.authorize(question)
         except InvalidInput as error:
             self._complaints.tell("kazoo_request_refused", call_id=leg.call_id, reason=error)
-            refusal = _Refusal(accounts[0].id, "invalid", LIMITS_ENFORCED)
+            refusal = _Refusal(leg.account, "invalid", LIMITS_ENFORCED)
         else:
             if isinstance(answer, Grant):
                 return answer
             refusal = _refusal_of(answer)
         if link is not None and refusal.reason not in _OTHERS_REASONS:
-            await self._dids.leave(accounts[0].id, leg.direction, number, leg.call_id)
+            await self._dids.leave(leg.account, leg.direction, number, leg.call_id)
         return refusal
 
-    def _question(self, leg: Leg, account: str, number: str, link: Link | None) -> Question:
+    def _question(
+        self,
+        leg: Leg,
+        number: str,
+        link: Link | None,
+        chain: Chain | None = None,
+        excuses: Mapping[str, Excuse] = NO_EXCUSES,
+    ) -> ExcusedAuthorize:
         rate_number = None
         if leg.authorizing_type == "mobile":
             rate_number = self._settings.mobile_rate_number or None
-        return Question(
+        return ExcusedAuthorize(
             call_id=leg.call_id,
-            account=account,
+            account=leg.account,
             # Kazoo has one number in several spellings, and a call asked about twice must be one.
             to=number,
             from_=leg.from_ or None,
@@ -216,38 +242,58 @@ class Authorizer:
             switch=leg.node,
             rate_number=rate_number,
             dry_run=link is None,
+            excuses=dict(excuses),
+            judged_on=chain,
         )
 
     def _watch(
-        self, leg: Leg, account: str, number: str, answer: Grant | Denial, link: Link | None
+        self,
+        leg: Leg,
+        number: str,
+        answer: Grant | Denial,
+        link: Link | None,
+        excuses: Mapping[str, Excuse],
     ) -> None:
         if link is not None and isinstance(answer, Grant) and answer.enforced:
-            self._watcher.watch(leg, account, number, answer, link)
+            self._watcher.watch(leg, number, answer, link, excuses)
 
     def _take_grant(
-        self, verdict: _Verdict, leg: Leg, accounts: tuple[Account, ...], answer: Grant
+        self,
+        verdict: _Verdict,
+        leg: Leg,
+        chain: Chain,
+        excuses: Mapping[str, Excuse],
+        answer: Grant,
     ) -> None:
-        if answer.legs:
-            verdict.words.update({one.account: BILLING_WORDS[one.billing] for one in answer.legs})
-            return
+        """Name the legs. Who has refused, and was passed by its soft limit, keeps its word."""
         is_exempt = leg.direction == "outbound" and answer.class_ == CallClass.TOLLFREE.label
         # Let through without the store, or by `enforce`: charged when it ends.
-        word = LIMITS_DISABLED if is_exempt else PER_MINUTE
-        verdict.words.update({one.id: word for one in accounts})
+        unlooked = LIMITS_DISABLED if is_exempt else PER_MINUTE
+        words = {one.id: unlooked for one in chain.accounts}
+        words.update(dict.fromkeys(excuses, LIMITS_DISABLED))
+        for one in answer.legs:
+            words[one.account] = BILLING_WORDS[one.billing]
+            is_free = one.billing == Billing.FREE.label and not is_exempt
+            if is_free and one.account not in excuses and one.account in _soft_accounts(chain, leg):
+                # The question is repeated: a soft limit has let the call through before.
+                words[one.account] = LIMITS_ENFORCED
+                verdict.is_soft = True
+        refused = {one: word for one, word in verdict.words.items() if word in REFUSED_WORDS}
+        verdict.words = words | refused
 
     # Answering.
 
     def _answer(
         self,
         leg: Leg,
-        payers: Payers | None,
+        chain: Chain | None,
         number: str,
         request: AuthorizeRequest,
         verdict: _Verdict,
     ) -> AuthorizeAnswer:
         reseller = leg.reseller
-        if payers is not None and reseller not in payers.chain.ids:
-            reseller = (*payers.chain.ids, "")[1]
+        if chain is not None and reseller not in chain.ids:
+            reseller = (*chain.ids, "")[1]
             if leg.reseller and leg.reseller != reseller:
                 self._complaints.tell("kazoo_reseller_differs", account=leg.account,
                                       named=leg.reseller, parent=reseller)  # fmt: skip
@@ -271,10 +317,9 @@ class Authorizer:
         )
 
     async def _add_usage(
-        self, answer: AuthorizeAnswer, leg: Leg, payers: Payers, verdict: _Verdict
+        self, answer: AuthorizeAnswer, leg: Leg, chain: Chain, verdict: _Verdict
     ) -> None:
         """Add the trunk-usage strings. They inform: without the store they are left out."""
-        chain = payers.chain
         try:
             states = await self._context.directory.states(chain)
         except StoreError:
@@ -292,12 +337,9 @@ def _refusal_of(denial: Denial) -> _Refusal:
     return _Refusal(denial.account, denial.reason, refusal_word(denial.reason))
 
 
-def _position_of(account: str, accounts: tuple[Account, ...]) -> int:
-    return next(place for place, one in enumerate(accounts) if one.id == account)
-
-
-def _is_soft(account: Account, leg: Leg) -> bool:
-    return limits_of(account).is_soft(leg.direction)
+def _soft_accounts(chain: Chain, leg: Leg) -> set[str]:
+    """Return who of a chain lets calls pass beyond its limits."""
+    return {one.id for one in chain.accounts if limits_of(one).is_soft(leg.direction)}
 
 
 __all__ = ["Authorizer", "Watcher"]

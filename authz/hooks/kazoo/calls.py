@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, Protocol
 
 from msgspec import Struct
@@ -11,6 +11,7 @@ from msgspec import Struct
 from authz.hooks.kazoo.broker import NodeChannels
 from authz.hooks.kazoo.legs import Leg
 from authz.model import DirectionName
+from authz.reasons import Excuse
 
 #: Calls that have ended, so that an event overtaken by their end wakes none of them.
 _ENDED_MAX: Final = 20_000
@@ -36,8 +37,9 @@ class LiveCall(Struct, kw_only=True, eq=False):
     """One call. Moments are of the event loop's clock, in seconds."""
 
     call_id: str
-    #: Who pays.
     account: str
+    #: Whose legs are free in it, should the store not know it.
+    excuses: dict[str, Excuse] = {}
     direction: DirectionName
     number: str
     node: str
@@ -46,9 +48,6 @@ class LiveCall(Struct, kw_only=True, eq=False):
     switch: str = ""
     #: Whether this process extends it; others only look whether somebody does.
     is_own: bool = True
-    #: Whether it is certainly the payer's own, so that one that the store does not know is new to
-    #: us: let through by jonny5, or in an outage.
-    is_certain: bool = False
     granted_seconds: int | None = None
     is_final: bool = False
     extend_at_seconds: int = 0
@@ -72,11 +71,14 @@ class LiveCall(Struct, kw_only=True, eq=False):
         return 0.0 if self.answered_at is None else max(0.0, now - self.answered_at)
 
 
-def new_call(leg: Leg, account: str, number: str, link: Link, now: float) -> LiveCall:
+def new_call(
+    leg: Leg, number: str, link: Link, now: float, excuses: Mapping[str, Excuse]
+) -> LiveCall:
     """Return a channel's call of which nothing more is known."""
     return LiveCall(
         call_id=leg.call_id,
-        account=account,
+        account=leg.account,
+        excuses=dict(excuses),
         direction=leg.direction,
         number=number,
         node=leg.node,

@@ -6,6 +6,8 @@ gives its slot up when it is not renewed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from authz import log
 from authz.engine.context import Context
 from authz.errors import StoreError
@@ -30,9 +32,9 @@ class DidLimits:
         self._seconds = calls.ring_seconds + calls.sign_of_life_seconds + 2 * calls.grace_seconds
 
     async def take(
-        self, chain: Chain, accounts: tuple[Account, ...], direction: str, number: str, call_id: str
+        self, chain: Chain, accounts: Sequence[Account], direction: str, number: str, call_id: str
     ) -> str | None:
-        """Take a slot of every account that limits the number.
+        """Take a slot of every one of these accounts of the chain that limits the number.
 
         Returns the account that has none left, and then none is taken; None: the call has all.
         """
@@ -46,7 +48,7 @@ class DidLimits:
         return None
 
     async def leave(self, account: str, direction: str, number: str, call_id: str) -> None:
-        """Give up the slots of a call that `account` pays for."""
+        """Give up the slots of a call of `account`."""
         chain = await self._chain(account, direction)
         if chain is not None:
             for one, _ in _limited(chain.accounts, direction, number):
@@ -82,7 +84,7 @@ class DidLimits:
             log.event("kazoo_slot_not_left", level="debug", call_id=call_id, error=error)
 
 
-def _limited(accounts: tuple[Account, ...], direction: str, number: str) -> list[tuple[str, int]]:
+def _limited(accounts: Sequence[Account], direction: str, number: str) -> list[tuple[str, int]]:
     """Return account and limit of those that limit how many inbound calls the number has."""
     if direction != "inbound":
         return []

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from authz import log
+from authz.reasons import Excuse
 from authz.store.accounts import Account
 
 #: "false": Kazoo's limits are off for the account; its leg costs nothing and limits nothing.
@@ -53,9 +54,15 @@ class KazooLimits(Struct, frozen=True):
         """Return whether calls of that direction go beyond the limits."""
         return self.is_soft_inbound if direction == "inbound" else self.is_soft_outbound
 
-    def is_exempt(self, resource_type: str) -> bool:
-        """Return whether a call with that resource costs the account nothing."""
-        return not self.is_enabled or resource_type in self.resource_types
+    def excuse(self, resource_type: str) -> Excuse | None:
+        """Return what the account is spared in a call with that resource.
+
+        By the contract's section 1.2: limits that are off limit nothing either (step 0), but the
+        limits on calls look at an exempt resource as well (step 2).
+        """
+        if not self.is_enabled:
+            return Excuse.LIMITS
+        return Excuse.PAYMENT if resource_type in self.resource_types else None
 
     def did_calls_max(self, number: str) -> int | None:
         """Return how many inbound calls a number may have, None if that is not limited."""

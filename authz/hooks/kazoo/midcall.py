@@ -13,12 +13,13 @@ from typing import Final
 from authz import log
 from authz.config.kazoo import KazooSettings
 from authz.engine.engine import Engine
+from authz.engine.excuses import ExcusedReserve
 from authz.errors import AuthzError
 from authz.hooks.kazoo.calls import CallBook, LiveCall
 from authz.hooks.kazoo.dids import DidLimits
 from authz.hooks.kazoo.errors import KazooError
 from authz.hooks.kazoo.hangups import Hangups
-from authz.model import SECONDS_MAX, Denial, Grant, ReserveRequest
+from authz.model import SECONDS_MAX, Denial, Grant
 
 #: How long before the end of its grant a call is hung up: what the order takes on its way.
 CUT_AHEAD_SECONDS: Final = 2.0
@@ -195,7 +196,7 @@ class Supervisor:
     async def _look_at_foreign(self, call: LiveCall) -> float | None:
         """Take over a call that nobody has extended in time."""
         state = await self._engine.call(call.account, call.call_id)
-        if state is None and call.is_certain and self._is_evident(call):
+        if state is None and self._is_evident(call):
             await self._take_in(call)
             return None
         if state is None or state.state == "settled":
@@ -248,8 +249,8 @@ class Supervisor:
         else:
             await self._take_denial(call, answer)
 
-    def _question(self, call: LiveCall, used_seconds: int) -> ReserveRequest:
-        return ReserveRequest(
+    def _question(self, call: LiveCall, used_seconds: int) -> ExcusedReserve:
+        return ExcusedReserve(
             call_id=call.call_id,
             account=call.account,
             used_seconds=min(used_seconds, SECONDS_MAX),
@@ -257,6 +258,7 @@ class Supervisor:
             to=call.number,
             direction=call.direction,
             switch=call.node,
+            excuses=call.excuses,
         )
 
     def _take_grant(self, call: LiveCall, answer: Grant) -> None:

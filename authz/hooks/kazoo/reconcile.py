@@ -18,11 +18,10 @@ from authz.engine.engine import Engine
 from authz.engine.switches import claim_ended, open_calls_of
 from authz.errors import AuthzError, StoreError
 from authz.hooks.kazoo.calls import CallBook, Link, LiveCall
+from authz.hooks.kazoo.excuses import excuses_by_words, is_let_through
 from authz.hooks.kazoo.hangups import Hangups
 from authz.hooks.kazoo.messages import Channel
 from authz.hooks.kazoo.midcall import Supervisor
-from authz.hooks.kazoo.payers import payer_of_channel
-from authz.hooks.kazoo.words import PAID_WORDS
 
 _US: Final = 1_000_000
 _INTERVAL_SECONDS_MIN: Final = 10
@@ -120,19 +119,20 @@ class Surveyor:
         return asyncio.get_running_loop().time() - call.began_at
 
     def _adopt(self, channel: Channel, node: str, link: Link) -> LiveCall | None:
-        payer = payer_of_channel(
-            channel.account_id,
-            channel.account_billing,
-            channel.reseller_id,
-            channel.reseller_billing,
-        )
-        if payer is None or self._book.has_ended(channel.call_id):
+        is_let = is_let_through(channel.account_billing, channel.reseller_billing)
+        if not channel.account_id or not is_let or self._book.has_ended(channel.call_id):
             return None
         now = asyncio.get_running_loop().time()
         number, _ = self._engine.context.rules.classify(channel.destination)
         call = LiveCall(
             call_id=channel.call_id,
-            account=payer,
+            account=channel.account_id,
+            excuses=excuses_by_words(
+                channel.account_id,
+                channel.account_billing,
+                channel.reseller_id,
+                channel.reseller_billing,
+            ),
             direction="inbound" if channel.call_direction == "inbound" else "outbound",
             number=number,
             node=node,
@@ -141,7 +141,6 @@ class Surveyor:
             began_at=now - max(0, channel.elapsed_seconds),
             heard_at=now,
             ring_asked_at=now,
-            is_certain=channel.account_billing in PAID_WORDS,
         )
         if not self._book.add(call):
             return None

@@ -11,13 +11,14 @@ from typing import Final
 
 from authz import log
 from authz.engine.engine import Engine
+from authz.engine.excuses import ExcusedSettle
 from authz.errors import CallUnknown, InvalidInput, SettledDifferently, StoreError
 from authz.hooks.kazoo.calls import LiveCall
 from authz.hooks.kazoo.dids import DidLimits
 from authz.hooks.kazoo.encoding import from_gregorian
+from authz.hooks.kazoo.excuses import excuses_of_ended, is_refused
 from authz.hooks.kazoo.legs import Leg, read_leg
 from authz.hooks.kazoo.messages import CallEvent
-from authz.hooks.kazoo.payers import find_payers, payer_by_words
 from authz.hooks.kazoo.words import PAID_WORDS
 from authz.model import SECONDS_MAX, SettleRequest
 
@@ -45,17 +46,14 @@ class ChannelSettler:
         seconds = max(0, event.billing_seconds)
         if not self._is_ours(leg, seconds, call):
             return
-        account = await self._payer(leg, seconds, call)
-        if account is None:
-            return
         number, _ = self._engine.context.rules.classify(leg.to)
         if call is not None and not number:
             number = call.number
         if seconds > SECONDS_MAX:
             log.event("kazoo_seconds_cut", level="error", call_id=leg.call_id, seconds=seconds)
             seconds = SECONDS_MAX
-        await self._book(self._request(leg, event, account, number, seconds))
-        await self._dids.leave(account, leg.direction, number, leg.call_id)
+        await self._book(leg, await self._request(leg, event, number, seconds))
+        await self._dids.leave(leg.account, leg.direction, number, leg.call_id)
 
     def _is_ours(self, leg: Leg, seconds: int, call: LiveCall | None) -> bool:
         """Return whether the channel was, or should have been, decided."""
@@ -67,30 +65,20 @@ class ChannelSettler:
             return True
         return leg.account_billing in PAID_WORDS or leg.reseller_billing in PAID_WORDS
 
-    async def _payer(self, leg: Leg, seconds: int, call: LiveCall | None) -> str | None:
-        if call is not None:
-            return call.account
+    async def _request(
+        self, leg: Leg, event: CallEvent, number: str, seconds: int
+    ) -> ExcusedSettle:
         try:
-            payers = await find_payers(self._engine.context, leg)
+            chain = await self._engine.context.directory.chain(leg.account)
         except StoreError:
-            # It is kept on disk, in the name that it bears itself.
-            payers = None
-        else:
-            if payers is None:
-                if seconds:
-                    self._fail(leg, seconds, "account_unknown")
-                return None
-        return payer_by_words(leg, payers)
-
-    def _request(
-        self, leg: Leg, event: CallEvent, account: str, number: str, seconds: int
-    ) -> SettleRequest:
+            chain = None
         cause = "".join(one for one in event.hangup_cause if one.isprintable())
-        # Without talk there is nothing to book of a call that the store does not know.
-        is_known_only = seconds == 0 or not number
-        return SettleRequest(
+        # Of a call that the store does not know there is nothing to book without talk, nor where
+        # everybody has refused it.
+        is_known_only = seconds == 0 or not number or _is_refused(leg)
+        return ExcusedSettle(
             call_id=leg.call_id,
-            account=account,
+            account=leg.account,
             seconds=seconds,
             hangup_cause=cause[:_CAUSE_LENGTH_MAX] or None,
             ended_at=self._ended_at(event),
@@ -98,6 +86,7 @@ class ChannelSettler:
             from_=leg.from_ or None,
             direction=leg.direction,
             switch=leg.node,
+            excuses=excuses_of_ended(leg, chain),
         )
 
     def _ended_at(self, event: CallEvent) -> int:
@@ -105,11 +94,11 @@ class ChannelSettler:
         told = from_gregorian(event.timestamp)
         return told if abs(now - told) < _YEAR_SECONDS else now
 
-    async def _book(self, request: SettleRequest) -> None:
+    async def _book(self, leg: Leg, request: SettleRequest) -> None:
         try:
             await self._engine.settle(request)
         except CallUnknown as error:
-            if request.seconds:
+            if request.seconds and not _is_refused(leg):
                 self._fail_request(request, f"call_unknown: {error}")
         except SettledDifferently as error:
             self._fail_request(request, f"settled_differently: {error}")
@@ -127,3 +116,7 @@ class ChannelSettler:
         self.failed += 1
         log.event("call_not_settled", level="error", account=leg.account, call_id=leg.call_id,
                   seconds=seconds, reason=reason)  # fmt: skip
+
+
+def _is_refused(leg: Leg) -> bool:
+    return is_refused(leg.account_billing, leg.reseller_billing)

@@ -7,6 +7,7 @@ broadcasts that they send anyway. Nothing is written: every decision is a dry ru
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any, Final
 
 from msgspec import Struct
@@ -26,6 +27,7 @@ from authz.hooks.kazoo.messages import AuthorizeAnswer, AuthorizeRequest, RateAn
 from authz.hooks.kazoo.rating import find_rate
 from authz.hooks.kazoo.topology import Source
 from authz.model import Grant
+from authz.reasons import Excuse
 
 #: Questions that wait for the other answer, and how long.
 _WAITING_MAX: Final = 20_000
@@ -55,7 +57,9 @@ class _Nobody:
 
     is_full = False
 
-    def watch(self, leg: Leg, account: str, number: str, grant: Grant, link: Link) -> None:
+    def watch(
+        self, leg: Leg, number: str, grant: Grant, link: Link, excuses: Mapping[str, Excuse]
+    ) -> None:
         """Do nothing."""
 
 
