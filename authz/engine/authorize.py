@@ -204,7 +204,8 @@ def _tell_gate(context: Context, offer: _Offer, reply: list[Any], sent_us: int) 
     if outcome == _OK and not reply[3]:
         for account in offer.chain.accounts:
             per_second = account.config.max_calls_per_second
-            if per_second is not None:
+            is_counted = call.excuses.get(account.id) is not Excuse.LIMITS
+            if per_second is not None and is_counted:
                 context.gate.admitted(account.id, account.version, per_second, sent_us, reply[4])
     elif outcome in _GATE_REASONS:
         account = offer.chain.accounts[reply[1] - 1]

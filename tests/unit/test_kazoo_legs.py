@@ -127,6 +127,10 @@ def test_whom_limits_documents_excuse() -> None:
         ("hard_limit", "limits_enforced", {"sub", "master"}),
         ("limits_disabled", "flat_rate_burst", {"sub"}),
         ("limits_disabled", "limits_disabled", {"sub", "master"}),
+        # jonny5 has let it through on included minutes.
+        ("allotment_did_us", "per_minute", {"sub"}),
+        # A word that nobody knows excuses nobody.
+        ("limits", "per_minute", set()),
         # Nobody could be asked: the limits documents say it.
         ("", "", {"master"}),
         ("per_minute", "", {"master"}),
@@ -159,6 +163,7 @@ def test_an_account_that_is_its_own_reseller_goes_by_its_own_word() -> None:
         ("per_minute", "", True, False),
         ("limits_disabled", "limits_disabled", True, False),
         ("limits_enforced", "flat_rate_burst", True, False),
+        ("allotment_did_us", "allotment_did_us", True, False),
         ("limits_enforced", "hard_limit", False, True),
         ("", "", False, False),
     ],

@@ -14,6 +14,7 @@ from msgspec import Struct
 from authz.hooks.kazoo.imports.accounts import TRUNKS_UNLIMITED
 from authz.hooks.kazoo.messages import AuthorizeAnswer, RateAnswer
 from authz.hooks.kazoo.words import (
+    ALLOTMENT_PREFIX,
     FLAT_RATE,
     FLAT_RATE_BURST,
     HARD_LIMIT,
@@ -85,7 +86,7 @@ def _cause_of(field: str, ours: AuthorizeAnswer, theirs: AuthorizeAnswer) -> tup
     if not ours.variable(_USAGES[0]) and theirs.variable(_USAGES[0]):
         return "account", ""
     words = (theirs.account_billing, theirs.reseller_billing)
-    if any(word.startswith("allotment_") for word in words):
+    if any(word.startswith(ALLOTMENT_PREFIX) for word in words):
         return "allotment", ""
     if _limits_differ(ours, theirs):
         return "limits", ""

@@ -6,17 +6,11 @@ a soft limit let pass, has a free leg in it.
 
 from __future__ import annotations
 
-from typing import Final
-
 from authz.hooks.kazoo.legs import Leg
 from authz.hooks.kazoo.limits import limits_of
-from authz.hooks.kazoo.words import LIMITS_DISABLED, PAID_WORDS, REFUSED_WORDS
+from authz.hooks.kazoo.words import PAID_WORDS, REFUSED_WORDS, is_accepted, is_free
 from authz.reasons import Excuse
 from authz.store.accounts import Chain
-
-#: What a leg is called that costs its account nothing; one that is refused is charged nothing.
-_FREE_WORDS: Final = REFUSED_WORDS | {LIMITS_DISABLED}
-_ACCEPTED_WORDS: Final = PAID_WORDS | {LIMITS_DISABLED}
 
 
 def excuses_by_limits(chain: Chain, leg: Leg) -> dict[str, Excuse]:
@@ -35,7 +29,7 @@ def excuses_by_words(
     """
     # An account that is its own reseller goes by its own word.
     told = {reseller: reseller_word, account: account_word}
-    return {name: Excuse.PAYMENT for name, word in told.items() if name and word in _FREE_WORDS}
+    return {name: Excuse.PAYMENT for name, word in told.items() if name and is_free(word)}
 
 
 def excuses_of_ended(leg: Leg, chain: Chain | None) -> dict[str, Excuse]:
@@ -53,7 +47,7 @@ def excuses_of_ended(leg: Leg, chain: Chain | None) -> dict[str, Excuse]:
 
 def is_let_through(account_word: str, reseller_word: str) -> bool:
     """Return whether somebody has let a channel through, by what it was told."""
-    return not _ACCEPTED_WORDS.isdisjoint((account_word, reseller_word))
+    return is_accepted(account_word) or is_accepted(reseller_word)
 
 
 def is_refused(account_word: str, reseller_word: str) -> bool:
