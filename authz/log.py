@@ -41,6 +41,9 @@ _URL_PASSWORD: Final = re.compile(r"(?<=://)[^/@\s]*@")
 #: Shorter strings are service codes (911, *72), which identify nobody.
 _MASKED_LENGTH_MIN: Final = 7
 _MASKED_DIGITS: Final = 4
+#: A value may be whatever a peer has sent; who reads lines expects them to end.
+_TEXT_LENGTH_MAX: Final = 2_000
+_TRACEBACK_LENGTH_MAX: Final = 16_000
 
 
 def event(
@@ -119,18 +122,27 @@ class _EventFormatter(logging.Formatter):
             fields = getattr(record, "fields", {})
         facts = {key: self._safe(key, value) for key, value in fields.items()}
         if record.exc_info:
-            facts["traceback"] = self.formatException(record.exc_info)
+            facts["traceback"] = _cut(self.formatException(record.exc_info), _TRACEBACK_LENGTH_MAX)
         moment = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
         return self._renderer(moment, record.levelname.lower(), self._process, name, facts)
 
     def _safe(self, key: str, value: Any) -> Any:
         if key in _SECRET_FIELDS:
             return "***"
+        if isinstance(value, BaseException):
+            value = str(value)
         if isinstance(value, str):
             if self._mask_numbers and key in _NUMBER_FIELDS:
-                return mask_number(value)
-            return mask_url(value) if "://" in value else value
+                return _cut(mask_number(value), _TEXT_LENGTH_MAX)
+            return _cut(mask_url(value) if "://" in value else value, _TEXT_LENGTH_MAX)
         return value
+
+
+def _cut(text: str, length_max: int) -> str:
+    """Return a text with at most so many characters of its beginning, and how many it had."""
+    if len(text) <= length_max:
+        return text
+    return f"{text[:length_max]}… ({len(text)} characters)"
 
 
 def _render_json(

@@ -66,6 +66,16 @@ def test_secrets_are_never_written() -> None:
     assert json.loads(stream.getvalue())["url"] == "redis://***@host/0"
 
 
+def test_what_a_peer_has_sent_makes_no_line_without_end() -> None:
+    stream = configured()
+    flood = "x" * 3_000_000
+    log.event("a", account=flood, reason=ValueError(flood), error=ValueError(flood))
+    line = json.loads(stream.getvalue())
+    assert len(stream.getvalue()) < 30_000
+    assert line["account"] == "x" * 2_000 + "… (3000000 characters)"
+    assert line["reason"] == line["account"]
+
+
 def test_text_cannot_be_forged_by_a_value() -> None:
     stream = configured(format="text")
     log.event("x", account="a b", detail="line\nlevel=error \x1b[31m", empty="")
