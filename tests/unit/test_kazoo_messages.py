@@ -91,6 +91,24 @@ def test_numbers_may_be_written_as_text() -> None:
     assert (event.billing_seconds, event.timestamp) == (67, 63_942_000_000)
 
 
+def test_null_is_nothing_and_what_nobody_needs_may_be_anything() -> None:
+    event = decode_as(
+        messages.CallEvent,
+        b'{"Call-ID":"c","Hangup-Cause":null,"Custom-Channel-Vars":null,"Billing-Seconds":67,'
+        b'"Disposition":7,"Duration-Seconds":"long","Other-Leg-Call-ID":["x"]}',
+    )
+    assert event == messages.CallEvent(call_id="c", billing_seconds=67)
+    # A duration that says nothing is none of 0 seconds.
+    for text in (
+        b'{"Call-ID":"c","Billing-Seconds":"long"}',
+        b'{"Call-ID":"c","Billing-Seconds":"long","Request":null}',
+        b'{"Call-ID":null,"Billing-Seconds":67}',
+        b"null",
+    ):
+        with pytest.raises(MalformedMessage):
+            decode_as(messages.CallEvent, text)
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [("x", "x"), (5, "5"), (True, "true"), (False, "false"), (None, ""), ({}, ""), ([1], "")],

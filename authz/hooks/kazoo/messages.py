@@ -2,9 +2,10 @@
 
 A message is one flat JSON object: the headers that all have, and a body. Headers are a Struct of
 their own (`Header`), since the broker fills them. Bodies that come in are read leniently: unknown
-fields are ignored, a number may be written as text, and only what nothing can be done without is
-required. Bodies that go out have exactly the types that Kazoo's validators demand, and nothing
-that is empty. The contract's sections 2.2 and 2.3 name the fields.
+fields are ignored, a number may be written as text, null is nothing, and only what nothing can be
+done without is required; what nobody here needs is not read, and so is never wrong. Bodies that go
+out have exactly the types that Kazoo's validators demand, and nothing that is empty. The
+contract's sections 2.2 and 2.3 name the fields.
 """
 
 from __future__ import annotations
@@ -77,15 +78,9 @@ class AuthorizeRequest(_WithVariables, kw_only=True):
     call_id: str
     #: As the switch sees it.
     call_direction: str = ""
-    caller_id_name: str = ""
     caller_id_number: str = ""
-    from_: str = msgspec.field(default="", name="From")
-    to: str = ""
     request: str = ""
     other_leg_call_id: str = ""
-    switch_hostname: str = ""
-    from_network_addr: str = ""
-    custom_application_vars: Variables = {}
 
 
 class AuthorizeAnswer(_WithVariables, kw_only=True):
@@ -126,16 +121,10 @@ class RateRequest(Body, kw_only=True):
     kind = ("rate", "req")
 
     to_did: str
-    from_did: str = ""
     account_id: str = ""
     call_id: str = ""
     direction: str = ""
-    options: list[str] = []
-    outbound_flags: list[str] = []
     ratedeck_id: str = ""
-    resource_id: str = ""
-    resource_type: str = ""
-    authorizing_type: str = ""
     #: Whether an answer without a rate is wanted where there is none.
     send_empty: bool = False
 
@@ -172,20 +161,11 @@ class CallEvent(_WithVariables, kw_only=True):
     #: Gregorian seconds.
     timestamp: int = 0
     call_direction: str = ""
-    caller_id_name: str = ""
     caller_id_number: str = ""
-    from_: str = msgspec.field(default="", name="From")
-    to: str = ""
     request: str = ""
-    other_leg_call_id: str = ""
     switch_nodename: str = ""
-    switch_hostname: str = ""
     hangup_cause: str = ""
-    disposition: str = ""
     billing_seconds: int = 0
-    duration_seconds: int = 0
-    #: Unix microseconds.
-    channel_created_time: int = 0
 
 
 class ChannelsRequest(Body, kw_only=True):
@@ -290,9 +270,23 @@ def decode_as(kind: type[_M], text: bytes) -> _M:
         decoder = _DECODERS[kind] = msgspec.json.Decoder(kind, strict=False)
     try:
         message: _M = decoder.decode(text)
+    except msgspec.ValidationError as error:
+        return _decode_without_nulls(kind, text, error)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedMessage(str(error)) from error
     return message
+
+
+def _decode_without_nulls(kind: type[_M], text: bytes, reason: msgspec.ValidationError) -> _M:
+    """Read a body again with its nulls taken for missing; raise MalformedMessage."""
+    try:
+        document = msgspec.json.decode(text)
+        if not isinstance(document, dict) or None not in document.values():
+            raise reason
+        known = {name: value for name, value in document.items() if value is not None}
+        return msgspec.convert(known, kind, strict=False)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedMessage(str(error)) from error
 
 
 def read_channel(call_id: str, fields: dict[str, Any]) -> Channel:
