@@ -42,7 +42,7 @@ class KazooSite:
         self.ecallmgr: Ecallmgr
         #: What the ecallmgr says that it has when it is asked.
         self.channels: dict[str, dict[str, Any]] = {}
-        self._config = config
+        self.config = config
         self._rabbit = rabbit
         self._session = session
 
@@ -71,7 +71,7 @@ class KazooSite:
     async def run(self, *arguments: str) -> str:
         """Run a command that must succeed, and return what it prints."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "authz", "--config", str(self._config), *arguments),
+            *(sys.executable, "-m", "authz", "--config", str(self.config), *arguments),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env={**os.environ, "AUTHZ_STATE_DIR": str(self.daemon.state_dir)},
@@ -144,6 +144,12 @@ class KazooSite:
             await asyncio.sleep(_PAUSE_SECONDS)
         assert (answer["calls"], answer["held"]) == (0, "0")
 
+    async def audit(self) -> None:
+        """Fail unless all invariants hold."""
+        client = await StoreClient.connect(self.daemon.store_url)
+        await assert_clean_audit(client)
+        await client.close()
+
     # The switch.
 
     async def tell(self, name: str, answer: Mapping[str, Any], **fields: Any) -> None:
@@ -179,9 +185,7 @@ async def kazoo_site(
         try:
             site = await KazooSite(daemon, config, rabbit, session).start()
             yield site
-            client = await StoreClient.connect(daemon.store_url)
-            await assert_clean_audit(client)
-            await client.close()
+            await site.audit()
             await site.ecallmgr.close()
         finally:
             status = await daemon.stop()

@@ -1,0 +1,260 @@
+"""A hostile or unlucky Kazoo platform at `authz serve`: floods, nonsense, and kills in mid-call.
+
+Whatever happens: an answer for every question, nothing sold twice, nothing lost, a clean audit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import pytest_asyncio
+from daemons import Daemon
+from kazoo.cases import RATES, US
+from kazoo.ecallmgr import EXAMPLES
+from kazoo.site import KazooSite, kazoo_site
+from processes import is_alive, until
+from rabbitmq import RabbitServer
+
+from authz.hooks.kazoo.encoding import encode_key, to_gregorian
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+RESELLER: Final = "9a8b7c6d5e4f43210fedcba987654321"
+#: Each attack has an account of its own; that of the contract's examples gets the nonsense.
+FLOODED: Final = "f1" * 16
+STRANGE: Final = "f2" * 16
+KILLED: Final = "f3" * 16
+EXAMPLE: Final = "4f1c0de2a9b84d7e9a5b6c7d8e9f0a1b"
+_CREDITS: Final = {FLOODED: "0.2", STRANGE: "10", KILLED: "100", EXAMPLE: "10"}
+_DOCUMENTS: Final = [
+    {"_id": RESELLER, "pvt_type": "account"},
+    *({"_id": one, "pvt_type": "account", "pvt_reseller_id": RESELLER} for one in _CREDITS),
+]
+#: A thousand questions at once wait for each other on two busy cores: no test of deadlines.
+PATIENCE: Final = {"AUTHZ_STORE__DECISION_DEADLINE_MS": "10000"}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def site(
+    rabbit_node: RabbitServer, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[KazooSite]:
+    """One daemon for all attacks, with a reseller that has money for all of them."""
+    await rabbit_node.reset()
+    directory = tmp_path_factory.mktemp("attacks")
+    async with kazoo_site(rabbit_node, directory, **PATIENCE) as site:
+        await site.import_rates(directory, RATES)
+        await site.import_documents(directory, _DOCUMENTS)
+        await site.equip(RESELLER, "wholesale", "1000")
+        for account, credit in _CREDITS.items():
+            await site.equip(account, "retail", credit)
+        yield site
+
+
+def question(site: KazooSite, account: str, call_id: str) -> dict[str, Any]:
+    """Return what ecallmgr asks about a channel of an account."""
+    variables = {"Account-ID": account, "Reseller-ID": RESELLER, "Resource-ID": "carrier",
+                 "E164-Destination": US}  # fmt: skip
+    return site.ecallmgr.question("authz/authz_req", Call_ID=call_id, Custom_Channel_Vars=variables)
+
+
+async def ask(site: KazooSite, document: dict[str, Any]) -> dict[str, Any]:
+    """Ask, and return the answer."""
+    waiting = site.ecallmgr.expect(document["Msg-ID"])
+    await site.ecallmgr.publish("callmgr", "authz.authorize", document)
+    return await asyncio.wait_for(waiting, 20)
+
+
+async def test_a_thousand_questions_at_once_and_money_for_ten(
+    site: KazooSite, tmp_path: Path
+) -> None:
+    other = Daemon(tmp_path, AUTHZ_STORE__URL=site.daemon.store_url,
+                   AUTHZ_CONFIG=str(site.config), **PATIENCE)  # fmt: skip
+    await other.start()
+    await other.ready()
+    try:
+        await until(lambda: len(other.logged("kazoo_connected")) == 2)
+        # Kazoo's queue drops its oldest beyond 100; a host takes 200 at a time.
+        waiting = asyncio.Semaphore(250)
+
+        async def ask_in_turn(number: int) -> dict[str, Any]:
+            async with waiting:
+                return await ask(site, question(site, FLOODED, f"c{number}"))
+
+        answers = await asyncio.gather(*map(ask_in_turn, range(1_000)))
+        paid = [one for one in answers if one["Is-Authorized"]]
+        assert len(paid) == 10
+        for answer in paid:
+            await site.tell("CHANNEL_DESTROY", answer, Billing_Seconds=60)
+        await site.until_no_calls(FLOODED)
+        assert await site.balance_micros(FLOODED) == 0
+        charged = {answer["Call-ID"] for answer in paid}
+        await site.until_charged(FLOODED, {call_id: [20_000] for call_id in charged})
+        charges = await site.charges(RESELLER)
+        assert [charges[call_id] for call_id in charged] == [[11_000]] * 10
+        await site.audit()
+    finally:
+        assert await other.stop() == 0
+
+
+_NONSENSE: Final[tuple[Any, ...]] = (
+    None, 0, -1, 1.5, 10**30, True, "", " ", "é\x00", "../..", "x" * 100_000, [], ["x"], {},
+    {"a": {"b": []}}, [[[[[[[[]]]]]]]],
+)  # fmt: skip
+_NONSENSES: Final = 800
+
+
+def nonsense(rng: random.Random) -> tuple[str, str, dict[str, Any]]:
+    """Return exchange, routing key and a message of Kazoo's in which one field is nonsense."""
+    name = rng.choice([one for one in EXAMPLES if one.startswith(("authz/", "rate/", "call/"))])
+    document: dict[str, Any] = json.loads(json.dumps(EXAMPLES[name]))
+    within = document
+    if "Custom-Channel-Vars" in document and rng.random() < 0.5:
+        within = document["Custom-Channel-Vars"]
+    within[rng.choice(list(within))] = rng.choice(_NONSENSE)
+    keys = {
+        "authz/authz_req": "authz.authorize",
+        "authz/authz_resp": "authz.authorize.broadcast",
+        "authz/balance_check_req": "authz.balance_check",
+        "rate/req": "rate.req",
+        "rate/resp": "rate.resp.broadcast",
+    }
+    if name in keys:
+        return "callmgr", keys[name], document
+    event = name.rpartition(" ")[2]
+    return "callevt", f"call.{event}.{encode_key(str(document.get('Call-ID')))[:80]}", document
+
+
+async def test_nonsense_ends_no_process_and_moves_no_money_astray(
+    site: KazooSite, rng: random.Random
+) -> None:
+    agents, connects = site.daemon.child("agents"), site.connects
+    for _ in range(_NONSENSES):
+        exchange, key, document = nonsense(rng)
+        await site.ecallmgr.publish(exchange, key, document)
+    deep = b'{"Event-Category":"authz","Event-Name":"authz_req","Msg-ID":"m","Call-ID":' + (
+        b"[" * 400_000
+    )
+    for body in (deep, b"\xff" * 1_000_000, b"0" * 3_000_000, b'"' + b"\\u0000" * 100_000 + b'"'):
+        for key in ("authz.authorize", "authz.balance_check", "rate.req"):
+            await site.ecallmgr.publish("callmgr", key, body)
+    answer = await ask(site, question(site, EXAMPLE, "c1"))
+    assert answer["Is-Authorized"] is True
+    await site.tell("CHANNEL_DESTROY", answer, Billing_Seconds=61)
+    await until_listed(site, EXAMPLE, "c1", 40_000)
+    assert is_alive(agents)
+    assert (site.daemon.child("agents"), site.connects) == (agents, connects)
+    await site.audit()
+
+
+async def until_listed(site: KazooSite, account: str, call_id: str, micros: int) -> None:
+    """Return when an account was charged so for a call, once."""
+    for _ in range(400):
+        charges = (await site.charges(account)).get(call_id)
+        if charges is not None:
+            break
+        await asyncio.sleep(0.05)
+    assert charges == [micros]
+
+
+async def test_strange_ids_clocks_and_durations_are_charged_exactly(site: KazooSite) -> None:
+    now = to_gregorian(int(time.time()))
+    lives = {
+        "a.b@10.0.0.1:5060": (now, 61, 40_000),
+        "100%25~!$&'()*+,;=:@/?#[]": (now + 7_200, "61", 40_000),
+        "c" * 128: (now - 7_200, 61, 40_000),
+        "0": (0, 61, 40_000),
+        "-": (-1, 61, 40_000),
+        "*.#": (10**15, 61, 40_000),
+        "negative": (now, -61, 0),
+        "text": (str(now), "0", 0),
+    }
+    for call_id, (timestamp, seconds, _) in lives.items():
+        answer = await ask(site, question(site, STRANGE, call_id))
+        assert answer["Is-Authorized"] is True, call_id
+        for name in ("CHANNEL_CREATE", "CHANNEL_ANSWER"):
+            await site.tell(name, answer, Timestamp=timestamp)
+        await site.tell("CHANNEL_DESTROY", answer, Timestamp=timestamp, Billing_Seconds=seconds)
+    for call_id, (_, _, micros) in lives.items():
+        await until_listed(site, STRANGE, call_id, micros)
+    # No call of ours can bear such an id; nobody is let through by it.
+    for call_id in ("with blank", "é", "", "x" * 1_000, "new\nline"):
+        assert (await ask(site, question(site, STRANGE, call_id)))["Is-Authorized"] is False
+    await site.until_no_calls(STRANGE)
+    await site.audit()
+
+
+_ROUNDS: Final = 4
+_CALLS: Final = 8
+_SECONDS: Final = 61
+
+
+class Platform:
+    """Calls through a site in which something dies at any moment."""
+
+    def __init__(self, site: KazooSite, rng: random.Random) -> None:
+        self._site = site
+        self._rng = rng
+        self.ended: list[str] = []
+
+    async def call(self, call_id: str) -> None:
+        """Live a whole call: asked until answered, as a platform with patience would."""
+        await asyncio.sleep(self._rng.random())
+        answer = None
+        while answer is None:
+            with contextlib.suppress(TimeoutError):
+                asked = question(self._site, KILLED, call_id)
+                waiting = self._site.ecallmgr.expect(asked["Msg-ID"])
+                await self._site.ecallmgr.publish("callmgr", "authz.authorize", asked)
+                answer = await asyncio.wait_for(asyncio.shield(waiting), 3)
+        if not answer["Is-Authorized"]:
+            # The store was away: denied by policy, and told so.
+            return
+        await self._site.tell("CHANNEL_ANSWER", answer)
+        await asyncio.sleep(self._rng.random() * 2)
+        for _ in range(self._rng.randint(1, 3)):
+            await self._site.tell("CHANNEL_DESTROY", answer, Billing_Seconds=_SECONDS)
+        self.ended.append(call_id)
+
+    async def kill(self, what: str) -> None:
+        """Have something die, and come back."""
+        daemon = self._site.daemon
+        await asyncio.sleep(self._rng.random() * 2)
+        if what == "agents":
+            os.kill(daemon.child("agents"), signal.SIGKILL)
+        elif what == "store":
+            await daemon.kill_store()
+        else:
+            await daemon.kill()
+            await daemon.start()
+        await daemon.ready()
+
+
+async def test_kills_at_random_moments_lose_no_call_and_charge_none_twice(
+    site: KazooSite, rng: random.Random
+) -> None:
+    platform = Platform(site, rng)
+    deaths = ["agents", "store", "daemon", rng.choice(("agents", "store"))]
+    rng.shuffle(deaths)
+    for number, death in enumerate(deaths[:_ROUNDS]):
+        await asyncio.gather(
+            platform.kill(death),
+            *(platform.call(f"r{number}.{one}@fs") for one in range(_CALLS)),
+        )
+    charged = {call_id: [40_000] for call_id in platform.ended}
+    assert len(charged) >= _CALLS
+    await site.until_charged(KILLED, charged)
+    charges = await site.charges(RESELLER)
+    assert [charges[call_id] for call_id in charged] == [[22_000]] * len(charged)
+    await site.until_no_calls(KILLED)
+    assert await site.balance_micros(KILLED) == 100_000_000 - 40_000 * len(charged)
+    await site.audit()
