@@ -335,6 +335,36 @@ SOFT_LIMITS: Final = (
          reseller_credit="0", calls=(Call(answer=REFUSED, soft=True, paid=FOR_FREE),)),
 )  # fmt: skip
 
+_OFF = {"pvt_enabled": False}
+_SMS = {"authz_resource_types": ["sms"]}
+_AS_SMS = {"Resource-Type": "sms"}
+_EXCUSED = (True, "limits_disabled", "per_minute")
+_ABOVE_ALONE = (False, "limits_disabled", "limits_enforced")
+_EXCUSED_ABOVE = (True, "per_minute", "limits_disabled")
+EXCUSED: Final = (
+    Case(name="1.2 limits off for the account", credit="0", account={**_OFF, "calls": 0},
+         calls=(Call(answer=_EXCUSED, paid=(0, 22_000)), _refused(_ABOVE_ALONE, to=FRANCE),
+                _inbound(Call(answer=_EXCUSED, paid=(0, 22_000))), _free("911"), _free(TOLLFREE))),
+    Case(name="1.2 limits off for the reseller", reseller_credit="0", reseller={**_OFF, "calls": 0},
+         calls=(Call(answer=_EXCUSED_ABOVE, paid=(40_000, 0)),
+                _inbound(Call(to=TOLLFREE, answer=_EXCUSED_ABOVE, paid=(33_000, 0))))),
+    Case(name="1.2 limits off for both", credit="0", reseller_credit="0", account=_OFF,
+         reseller=_OFF, calls=(Call(answer=FREE, paid=FOR_FREE), _free(JAMAICA))),
+    Case(name="1.2 limits off, but not the account's", credit="0", reseller=_OFF,
+         calls=(_refused(), _inbound(_refused()))),
+    Case(name="1.2 limits off, but the reseller has nothing", reseller_credit="0", account=_OFF,
+         calls=(_refused(_ABOVE_ALONE),)),
+    Case(name="1.2 resource types of the account", credit="0", account=_SMS,
+         calls=(Call(answer=_EXCUSED, paid=(0, 22_000), variables=_AS_SMS), _refused())),
+    Case(name="1.2 resource types of the reseller", reseller_credit="0", reseller=_SMS,
+         calls=(Call(answer=_EXCUSED_ABOVE, paid=(40_000, 0), variables=_AS_SMS), _refused())),
+    Case(name="1.2 resource types of both", credit="0", reseller_credit="0", account=_SMS,
+         reseller=_SMS, calls=(Call(answer=FREE, paid=FOR_FREE, variables=_AS_SMS), _refused())),
+    Case(name="1.2 resource types under a hard limit", account={**_SMS, "calls": 1},
+         calls=(Call(answer=_EXCUSED, paid=(0, 22_000), variables=_AS_SMS),
+                _refused(HARD, variables=_AS_SMS))),
+)  # fmt: skip
+
 #: Walked by tests of their own, step by step.
 ASKED_AGAIN: Final = Case(name="asked again", account={"calls": 1},
                           calls=(Call(), Call(to=UK, paid=PAID_UK)))  # fmt: skip
@@ -347,7 +377,7 @@ RATED: Final = Case(name="rates and balances", credit="0", calls=())
 STEPS: Final = (ASKED_AGAIN, FREED, FORMS, RATED)
 
 CASES: Final = (
-    *DESTINATIONS, *WHO, *NUMBERS, *HARD_LIMITS, *TRUNKS, *CREDIT, *SOFT_LIMITS,
+    *DESTINATIONS, *WHO, *NUMBERS, *HARD_LIMITS, *TRUNKS, *CREDIT, *SOFT_LIMITS, *EXCUSED,
 )  # fmt: skip
 
 __all__ = [

@@ -27,6 +27,7 @@ from kazoo.ecallmgr import Ecallmgr
 _TRIES_MAX: Final = 400
 _PAUSE_SECONDS: Final = 0.05
 _PAGE: Final = 500
+_UNAVAILABLE: Final = 503
 
 #: What one call was charged to an account, in micros, oldest first.
 Charges = list[int]
@@ -81,12 +82,16 @@ class KazooSite:
         return out.decode()
 
     async def admin(self, method: str, path: str, **how: Any) -> Any:
-        """Ask the admin API, which must agree."""
+        """Ask the admin API, which must agree, but may have to wait for its archive."""
         url = f"{self.daemon.admin}/v1/{path}"
-        async with self._session.request(method, url, **how) as response:
-            answer = await response.json(content_type=None)
-            assert response.status < 300, answer
-            return answer
+        for _ in range(_TRIES_MAX):
+            async with self._session.request(method, url, **how) as response:
+                answer = await response.json(content_type=None)
+                if response.status != _UNAVAILABLE:
+                    break
+            await asyncio.sleep(_PAUSE_SECONDS)
+        assert response.status < 300, answer
+        return answer
 
     async def import_rates(self, directory: Path, rates: str) -> None:
         """Make the decks `retail` and `wholesale` of Kazoo's CSV."""
