@@ -154,7 +154,7 @@ def test_whom_an_ended_channel_excuses(
 
 def test_an_account_that_is_its_own_reseller_goes_by_its_own_word() -> None:
     assert excuses_by_words("own", "per_minute", "own", "limits_disabled") == {}
-    assert excuses_by_words("own", "limits_disabled", "", "") == {"own": Excuse.PAYMENT}
+    assert excuses_by_words("own", "limits_disabled", "", "") == {"own": Excuse.LIMITS}
 
 
 @pytest.mark.parametrize(

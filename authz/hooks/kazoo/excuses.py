@@ -25,11 +25,11 @@ def excuses_by_words(
     """Return who was excused from a channel, by what it was told of its two accounts.
 
     What it was told is on the channel, so that any process knows it, also when the store or
-    whoever decided is gone.
+    whoever decided is gone. It runs already, so that no limit on calls is looked at again.
     """
     # An account that is its own reseller goes by its own word.
     told = {reseller: reseller_word, account: account_word}
-    return {name: Excuse.PAYMENT for name, word in told.items() if name and is_free(word)}
+    return {name: Excuse.LIMITS for name, word in told.items() if name and is_free(word)}
 
 
 def excuses_of_ended(leg: Leg, chain: Chain | None) -> dict[str, Excuse]:
