@@ -186,6 +186,13 @@ async def test_strange_ids_clocks_and_durations_are_charged_exactly(site: KazooS
         await site.tell("CHANNEL_DESTROY", answer, Timestamp=timestamp, Billing_Seconds=seconds)
     for call_id, (_, _, micros) in lives.items():
         await until_listed(site, STRANGE, call_id, micros)
+    # What no call can have lasted is told of and not charged; a better word may still come.
+    answer = await ask(site, question(site, STRANGE, "huge"))
+    await site.tell("CHANNEL_DESTROY", answer, Billing_Seconds=10**12)
+    logged = site.daemon.logged
+    await until(lambda: any(one["call_id"] == "huge" for one in logged("call_not_settled")))
+    await site.tell("CHANNEL_DESTROY", answer, Billing_Seconds=61)
+    await until_listed(site, STRANGE, "huge", 40_000)
     # No call of ours can bear such an id; nobody is let through by it.
     for call_id in ("with blank", "é", "", "x" * 1_000, "new\nline"):
         assert (await ask(site, question(site, STRANGE, call_id)))["Is-Authorized"] is False

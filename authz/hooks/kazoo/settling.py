@@ -46,12 +46,13 @@ class ChannelSettler:
         seconds = max(0, event.billing_seconds)
         if not self._is_ours(leg, seconds, call):
             return
+        if seconds > SECONDS_MAX:
+            # Some clock was wrong. The call becomes an orphan, charged for what it was seen to use.
+            self._fail(leg, seconds, f"no call lasts more than {SECONDS_MAX} seconds")
+            return
         number, _ = self._engine.context.rules.classify(leg.to)
         if call is not None and not number:
             number = call.number
-        if seconds > SECONDS_MAX:
-            log.event("kazoo_seconds_cut", level="error", call_id=leg.call_id, seconds=seconds)
-            seconds = SECONDS_MAX
         await self._book(leg, await self._request(leg, event, number, seconds))
         await self._dids.leave(leg.account, leg.direction, number, leg.call_id)
 
