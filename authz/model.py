@@ -6,6 +6,7 @@ the store it is integer micros.
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
@@ -72,7 +73,7 @@ class SettleRequest(Struct, forbid_unknown_fields=True, frozen=True, gc=False):
     rate_number: Dialled | None = None
 
 
-class GrantLeg(Struct, frozen=True, gc=False):
+class GrantLeg(Struct, frozen=True, gc=False, omit_defaults=True):
     """One account's part in a grant. `available` is null for an unlimited account."""
 
     account: str
@@ -80,6 +81,8 @@ class GrantLeg(Struct, frozen=True, gc=False):
     rate: str
     held: str
     available: str | None
+    #: Percent that the account does not pay of what the rate makes, as a decimal; null: none.
+    discount: str | None = None
 
 
 class Grant(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
@@ -141,7 +144,7 @@ class Spooled(Struct, frozen=True):
     spooled: bool = True
 
 
-class CallLeg(Struct, frozen=True):
+class CallLeg(Struct, frozen=True, omit_defaults=True):
     """One account's part in an open call."""
 
     account: str
@@ -149,6 +152,8 @@ class CallLeg(Struct, frozen=True):
     rate: str
     held: str
     used: str
+    #: Percent of the rate that the account does not pay, as a decimal; null: none.
+    discount: str | None = None
 
 
 class CallState(Struct, frozen=True, kw_only=True):
@@ -232,6 +237,8 @@ class AccountConfig(Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tru
     max_call_cost: str | None = None
     #: Dearest per-minute price that this account may dial, as a decimal string.
     max_rate: str | None = None
+    #: Percent, with at most two decimals, that each of its calls to numbers of a class costs less.
+    discounts: dict[ClassName, Decimal] = {}  # msgspec copies it
     min_first_seconds: Seconds | None = None
     blocked_classes: tuple[ClassName, ...] = ()
     blocked_prefixes: tuple[Prefix, ...] = ()

@@ -6,6 +6,7 @@ One micro is 1e-6 of the currency unit. Nothing here, and nothing that calls it,
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 
 from authz.errors import InvalidInput
 from authz_ext.amounts import format_amount
@@ -16,9 +17,12 @@ BOUND_UNITS = 2_000_000_000
 BOUND_MICROS = BOUND_UNITS * MICROS_PER_UNIT
 
 __all__ = [
-    "BOUND_MICROS", "BOUND_UNITS", "MICROS_PER_UNIT", "format_amount", "parse_amount",
+    "BOUND_MICROS", "BOUND_UNITS", "MICROS_PER_UNIT", "format_amount", "format_percent",
+    "parse_amount", "percent_basis_points",
 ]  # fmt: skip
 
+_PERCENT_DECIMALS = 2
+_PERCENT_MAX = 100
 _AMOUNT = re.compile(r"(?P<sign>-?)(?P<whole>[0-9]{1,10})(?:\.(?P<decimals>[0-9]{1,6}))?\Z")
 
 
@@ -37,3 +41,23 @@ def parse_amount(text: str, field: str = "amount") -> int:
     if micros > BOUND_MICROS:
         raise InvalidInput(field, f"{text[:40]!r} is beyond ±{BOUND_UNITS} units")
     return -micros if match["sign"] else micros
+
+
+def percent_basis_points(percent: Decimal, field: str = "percent") -> int:
+    """Return a percentage from 0 to 100 in basis points: 1250 for 12.5.
+
+    Raises InvalidInput naming `field` for more than two decimals, and for what is out of bounds.
+    """
+    if not (percent.is_finite() and 0 <= percent <= _PERCENT_MAX):
+        raise InvalidInput(field, f"{str(percent)[:40]!r} is not a percentage from 0 to 100")
+    # What is left has five digits at most, and is exact in decimals.
+    exponent = percent.as_tuple().exponent
+    if not isinstance(exponent, int) or exponent < -_PERCENT_DECIMALS:
+        raise InvalidInput(field, f"{str(percent)[:40]!r} has more than 2 decimals")
+    return int(percent * 10**_PERCENT_DECIMALS)
+
+
+def format_percent(basis_points: int) -> str:
+    """Return basis points as percent, the shortest way: "12.5" for 1250."""
+    whole, decimals = divmod(basis_points, 10**_PERCENT_DECIMALS)
+    return f"{whole}.{decimals:02}".rstrip("0").rstrip(".")

@@ -64,6 +64,7 @@ ACCOUNT_FIELDS: Final[dict[str, str]] = {
     "max_call_seconds": "Longest call.",
     "max_call_cost": "Dearest call, as a decimal text.",
     "max_rate": "Dearest price per minute that may be dialled, as a decimal text.",
+    "discounts": "Percent off its calls by class of number, 0 to 100 with at most two decimals.",
     "min_first_seconds": "Least time that must be paid for before a call starts.",
     "blocked_classes": "Classes of numbers that may not be dialled.",
     "blocked_prefixes": "Prefixes that may not be dialled; of several the longest decides.",

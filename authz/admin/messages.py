@@ -122,7 +122,8 @@ class PriceQuery(Struct, frozen=True, forbid_unknown_fields=True):
 class PriceLeg(Struct, frozen=True, kw_only=True):
     """One account's price; null where its deck has no row for the number.
 
-    `trunk` says that a free trunk would carry the call instead, at no cost.
+    `trunk` says that a free trunk would carry the call instead, at no cost. `discount` is the
+    percent that the account's discount has taken off `cost`; `rate` is the deck's.
     """
 
     account: str | None
@@ -135,6 +136,7 @@ class PriceLeg(Struct, frozen=True, kw_only=True):
     rate: str | None
     cost: str | None
     seconds: int | None
+    discount: str | None
 
 
 class PriceAnswer(Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from authz.admin.messages import LookupAnswer, LookupQuery, PriceAnswer, PriceLe
 from authz.engine.calls import Call, is_trunk_covered, make_call, pinned_rate
 from authz.engine.clock import format_moment, parse_moment
 from authz.engine.context import Context
-from authz.engine.quotes import quote_row
+from authz.engine.quotes import discount_text, quote_row
 from authz.errors import InvalidInput, NotFound
 from authz.model import SECONDS_MAX, AuthorizeRequest
 from authz.money import format_amount, parse_amount
@@ -137,7 +137,7 @@ def _leg(account: Account | None, deck: Deck | None, currency: str, asked: _Aske
     call = asked.call
     row = None if deck is None else deck.lookup(call.rated_number, call.direction, asked.at)
     quote = quote_row(row)
-    rate = None if quote.blocked else pinned_rate(call, quote)
+    rate = None if quote.blocked else pinned_rate(call, account, quote)
     seconds, cost = asked.seconds, None
     if rate is not None:
         if asked.amount is not None:
@@ -158,4 +158,5 @@ def _leg(account: Account | None, deck: Deck | None, currency: str, asked: _Aske
         rate=None if rate is None else rate.per_minute_text(asked.at),
         cost=None if cost is None else format_amount(cost),
         seconds=seconds,
+        discount=None if rate is None else discount_text(rate),
     )

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from authz.engine.clock import format_moment
+from authz.engine.quotes import discount_text
 from authz.errors import InvariantError, NotFound
 from authz.reasons import Billing
 from authz.store.client import StoreClient
@@ -149,7 +150,13 @@ def _call(data: bytes) -> dict[str, Any]:
 
 
 def _rates(packed: tuple[bytes, ...]) -> list[str | None]:
-    return [f"{Rate.unpack(rate).per_minute_text()} a minute" if rate else None for rate in packed]
+    return [_rate(Rate.unpack(rate)) if rate else None for rate in packed]
+
+
+def _rate(rate: Rate) -> str:
+    discount = discount_text(rate)
+    price = f"{rate.per_minute_text()} a minute"
+    return price if discount is None else f"{price}, less {discount} %"
 
 
 def _tombstone(data: bytes) -> dict[str, Any]:

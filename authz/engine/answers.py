@@ -8,6 +8,7 @@ import msgspec
 
 from authz.config.sections import CallSettings
 from authz.engine.plans import Plan
+from authz.engine.quotes import discount_text
 from authz.model import Denial, Grant, GrantLeg, SettledLeg, Settlement
 from authz.money import format_amount
 from authz.reasons import BILLING_OF, REASONS, Billing, CallClass, Direction, Reason
@@ -37,6 +38,7 @@ def grant_legs(
                 "0" if rate is None or billing != per_minute else rate.per_minute_text(at),
                 format_amount(held),
                 None if account.unlimited else format_amount(credit),
+                None if rate is None or billing != per_minute else discount_text(rate),
             )
             for account, rate, billing, held, credit in zip(
                 accounts, plan.rates, values[::3], values[1::3], values[2::3], strict=False

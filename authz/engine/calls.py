@@ -66,11 +66,16 @@ def make_call(
     )
 
 
-def pinned_rate(call: Call, quote: LegQuote) -> Rate | None:
-    """Return the rate to pin to a leg: on an exempt call only one whose row says its class."""
+def pinned_rate(call: Call, account: Account | None, quote: LegQuote) -> Rate | None:
+    """Return the rate to pin to a leg: the deck's, with the account's discount on the call's class.
+
+    On an exempt call only one whose row says its class. Without an account: the deck's own.
+    """
     if call.is_exempt and quote.row_class != call.call_class:
         return None
-    return quote.rate
+    if account is None or quote.rate is None:
+        return quote.rate
+    return account.discounted(quote.rate, call.call_class)
 
 
 def is_trunk_covered(call: Call, account: Account, quote: LegQuote) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from authz.engine.clock import format_moment
 from authz.engine.context import Context
 from authz.engine.plans import plan_from_record
+from authz.engine.quotes import discount_text
 from authz.model import CallLeg, CallState
 from authz.money import format_amount
 from authz.reasons import Billing
@@ -55,6 +56,9 @@ def describe_call(chain: Chain, call_id: str, record: CallRecord) -> CallState:
                 # An orphan holds nothing; its record keeps what it would hold again.
                 held=format_amount(leg.held if record.state == State.OPEN else 0),
                 used=format_amount(leg.used if record.state == State.OPEN else leg.charged),
+                discount=None
+                if rate is None or leg.billing != Billing.PER_MINUTE
+                else discount_text(rate),
             )
             for one, leg, rate in zip(chain.accounts, record.legs, plan.rates, strict=True)
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from authz.engine.excuses import Excuses
+from authz.money import format_percent
 from authz.reasons import CallClass, Direction, Excuse
 from authz.store.accounts import Chain
 from authz_ext.rating import Rate
@@ -54,6 +55,12 @@ def quote_row(row: DeckRow | Excuse | None) -> LegQuote:
     row_class = None if row.call_class is None else CallClass(row.call_class)
     # A blocked row has no price to speak of, in the direction that policy does not look at either.
     return LegQuote(None if row.blocked else row.rate, row_class, row.blocked)
+
+
+def discount_text(rate: Rate) -> str | None:
+    """Return a rate's discount in percent as a decimal, as in "12.5"; None if it has none."""
+    basis_points = rate.discount_basis_points
+    return format_percent(basis_points) if basis_points else None
 
 
 def find_rows(decks: Decks, chain: Chain, number: str, direction: Direction, at: int) -> Rows:

@@ -239,7 +239,10 @@ def _plan_of_unknown(
         else Billing.PER_MINUTE
         for account, quote in zip(chain.accounts, quotes, strict=True)
     )
-    rates = tuple(pinned_rate(call, quote) for quote in quotes)
+    rates = tuple(
+        pinned_rate(call, account, quote)
+        for account, quote in zip(chain.accounts, quotes, strict=True)
+    )
     return plan_of(call, 0, rates, billings, in_store=False)
 
 

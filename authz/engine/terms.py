@@ -50,7 +50,10 @@ class Terms:
         self._now = now
         self._answered_at = now - self.used_seconds
         self.quotes = tuple(quote_row(row) for row in rows)
-        self.rates = tuple(pinned_rate(call, quote) for quote in self.quotes)
+        self.rates = tuple(
+            pinned_rate(call, account, quote)
+            for account, quote in zip(chain.accounts, self.quotes, strict=True)
+        )
         self._trunk_covered = tuple(
             is_trunk_covered(call, account, quote)
             for account, quote in zip(chain.accounts, self.quotes, strict=True)

@@ -16,7 +16,7 @@ import msgspec
 
 from authz.errors import InvalidInput, InvariantError
 from authz.model import CHAIN_LENGTH_MAX, AccountConfig
-from authz.money import parse_amount
+from authz.money import parse_amount, percent_basis_points
 from authz.reasons import CLASSES, CallClass
 from authz.store import keys
 from authz.store.constants import Recharge
@@ -25,6 +25,7 @@ from authz.validation import check_email
 
 if TYPE_CHECKING:
     from authz.store.client import StoreClient
+    from authz_ext.rating import Rate
 
 _CACHED_CHAINS_MAX = 100_000
 _MICROS_PER_SECOND = 1_000_000
@@ -68,6 +69,10 @@ class Account:
         self.zone = ZoneInfo(config.timezone)
         self.unlimited = config.credit_limit == "unlimited"
         self.credit_limit = 0 if self.unlimited else parse_amount(config.credit_limit)
+        self._discounts = {
+            CLASSES[name]: percent_basis_points(percent)
+            for name, percent in config.discounts.items()
+        }
         self._class_limits = {
             CLASSES[name]: limit for name, limit in config.max_calls_by_class.items()
         }
@@ -94,6 +99,15 @@ class Account:
         )
         self._period: Period | None = None
         self._limits: dict[CallClass, bytes] = {}
+
+    def discount(self, call_class: CallClass) -> int:
+        """Return which part of calls to numbers of a class it does not pay, in basis points."""
+        return self._discounts.get(call_class, 0)
+
+    def discounted(self, rate: Rate, call_class: CallClass) -> Rate:
+        """Return what the account pays of a deck's rate for calls to numbers of a class."""
+        basis_points = self.discount(call_class)
+        return rate.discounted(basis_points) if basis_points else rate
 
     def class_limit(self, call_class: CallClass) -> int | None:
         """Return the greatest number of concurrent calls of a class, or None."""
@@ -281,6 +295,8 @@ def check_config(config: AccountConfig) -> None:
         _check_not_negative("credit_limit", config.credit_limit)
     for name in ("max_call_cost", "max_rate", "daily_spend_limit", "monthly_spend_limit"):
         _check_not_negative(name, getattr(config, name))
+    for name, percent in config.discounts.items():
+        percent_basis_points(percent, f"discounts.{name}")
     if config.low_balance is not None:
         parse_amount(config.low_balance.threshold, "low_balance.threshold")
     if config.auto_recharge is not None:

@@ -80,6 +80,7 @@ cdef class Rate:
     cdef int64_t _max_cost
     cdef int64_t _denominator
     cdef int64_t _quantum_micros
+    cdef int64_t _discount_basis_points
     cdef Zone _zone
     # The price of a minute as text, once asked for; None with windows, where it changes.
     cdef str _price_text
@@ -94,6 +95,7 @@ cdef class Rate:
     cdef int _walk(self, walk_t* walk, const window_t* window, int64_t seconds,
                    int64_t answered_at, int128 budget, bint follow_clock) except -1
     cdef int64_t _rounded(self, int128 charge) noexcept
+    cdef int64_t _paid(self, int64_t micros) noexcept
     cdef int128 _charge_max(self, int64_t amount) noexcept
     cdef int64_t _price(self, int64_t seconds, int64_t answered_at, int index,
                         bint follow_clock) except -1

@@ -15,6 +15,8 @@ INCREMENT_SECONDS_MAX: int
 PER_SECONDS_MAX: int
 TIERS_MAX: int
 WINDOWS_MAX: int
+#: The greatest discount: all of the cost.
+DISCOUNT_BASIS_POINTS_MAX: int
 
 @final
 class Tier:
@@ -78,6 +80,9 @@ class Rate:
     an amount of money, but never 2**62. Where two windows are open, the earlier one counts; the
     tiers, fee and free seconds given to the rate itself are those of the rest of the time.
 
+    A discount in basis points (1/10000) is that part of the rounded cost, cut to the rate's
+    decimals. Whatever speaks of a cost means what is left of it, `max_cost` included.
+
     The constructor raises TypeError or ValueError naming what is wrong. Methods raise ValueError
     for durations and moments out of bounds.
     """
@@ -94,6 +99,7 @@ class Rate:
         max_cost_action: str = "free",
         windows: Sequence[Window] = (),
         timezone: str = "UTC",
+        discount_basis_points: int = 0,
     ) -> None: ...
     def cost(self, seconds: int, answered_at: int = 0) -> int:
         """Return the micros that a call of `seconds` costs when answered at that Unix second."""
@@ -130,18 +136,24 @@ class Rate:
 
     @property
     def is_free(self) -> bool:
-        """Whether every price and every connect fee, of every window, is 0."""
+        """Whether every price and every connect fee, of every window, is 0, or discounted to it."""
 
     @property
     def dearest_per_minute_nanos(self) -> int:
-        """The dearest price of a minute in any tier of any window, rounded up."""
+        """The dearest price of a minute in any tier of any window, rounded up, without discount."""
 
     def per_minute_text(self, at: int = 0) -> str:
         """Return the per-minute price in force at `at` as a decimal: "0.01".
 
-        It is that of the first tier that costs anything, half up at 9 decimals; "0" if none.
+        It is that of the first tier that costs anything, half up at 9 decimals, without the
+        discount; "0" if none.
         """
 
+    def discounted(self, discount_basis_points: int) -> Rate:
+        """Return the same rate with this discount, 0 to 10000, instead of its own."""
+
+    @property
+    def discount_basis_points(self) -> int: ...
     @property
     def tiers(self) -> tuple[Tier, ...]: ...
     @property
@@ -164,7 +176,10 @@ class Rate:
 
     def __hash__(self) -> int: ...
     def pack(self) -> bytes:
-        """Return the rate as bytes: the same for equal rates, at most 32 for a plain one."""
+        """Return the rate as bytes: the same for equal rates, at most 32 for a plain one.
+
+        A discount takes two more.
+        """
 
     @staticmethod
     def unpack(data: bytes) -> Rate:

@@ -12,6 +12,9 @@ the connect fee adds 1e30 to it, the greatest amount asked about (AMOUNT_LIMIT) 
 same units, and rounding doubles either: less than 1e37, while 128 bits hold 1.7e38. In micros
 the dearest call is 2.8e18, less than 2**62, so that a cost always fits 64 bits. It may exceed
 the bound of an amount of money; whoever books or holds it checks that.
+
+A discount comes after all that: it is a part of the rounded cost, cut to the rate's decimals, so
+that a call with one costs what the same call costs without, less a whole number of quanta.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ cdef int64_t PER_SECONDS_LIMIT = 86_400
 cdef int64_t DENOMINATOR_LIMIT = 1_000_000_000_000_000
 cdef int64_t AMOUNT_LIMIT = <int64_t>1 << 62
 cdef int64_t NANOS_PER_MICRO = 1_000
+cdef int64_t DISCOUNT_LIMIT = 10_000
 cdef int64_t ALL_DAYS = 127
 cdef int DAY_MINUTES = 1_440
 cdef enum:
@@ -50,6 +54,7 @@ INCREMENT_SECONDS_MAX = INCREMENT_SECONDS_LIMIT
 PER_SECONDS_MAX = PER_SECONDS_LIMIT
 TIERS_MAX = TIERS_LIMIT
 WINDOWS_MAX = WINDOWS_LIMIT
+DISCOUNT_BASIS_POINTS_MAX = DISCOUNT_LIMIT
 
 cdef enum rounding_t:
     ROUND_UP = 0
@@ -80,7 +85,7 @@ cdef class Rate:
 
     def __init__(self, *, tiers, connect_fee=0, free_seconds=0, str rounding_mode="half_up",
                  rounding_decimals=6, max_cost=None, str max_cost_action="free", windows=(),
-                 str timezone="UTC"):
+                 str timezone="UTC", discount_basis_points=0):
         if self._block != NULL:
             raise TypeError("a Rate is immutable")
         if rounding_mode not in ROUNDING_MODES:
@@ -95,6 +100,8 @@ cdef class Rate:
             self._max_cost = integer(max_cost, "max_cost")
             check(self._max_cost, "max_cost", 0, MAX_COST_LIMIT)
             self._max_cost_ends = max_cost_action == "end"
+        self._discount_basis_points = integer(discount_basis_points, "discount_basis_points")
+        check(self._discount_basis_points, "discount_basis_points", 0, DISCOUNT_LIMIT)
         terms = [Window(ALL_DAYS, 0, DAY_MINUTES, tiers, connect_fee, free_seconds), *windows]
         check(len(terms) - 1, "windows: their number", 0, WINDOWS_LIMIT)
         for window in terms:
@@ -235,7 +242,7 @@ cdef class Rate:
         return 0
 
     cdef int64_t _rounded(self, int128 charge) noexcept:
-        """Return micros: the one place where anything is rounded."""
+        """Return micros: the one place where a charge is rounded."""
         cdef int128 divisor = <int128>self._denominator * NANOS_PER_MICRO * self._quantum_micros
         if self._rounding == ROUND_UP:
             charge += divisor - 1
@@ -244,10 +251,21 @@ cdef class Rate:
             divisor *= 2
         return <int64_t>(charge // divisor) * self._quantum_micros
 
+    cdef int64_t _paid(self, int64_t micros) noexcept:
+        """Return what is left of a rounded cost: the discount is cut to the rate's decimals."""
+        cdef int128 discount = <int128>micros * self._discount_basis_points // DISCOUNT_LIMIT
+        return micros - <int64_t>(discount // self._quantum_micros) * self._quantum_micros
+
     cdef int128 _charge_max(self, int64_t amount) noexcept:
-        """Return the greatest charge that rounds to at most `amount` micros."""
+        """Return the greatest charge of which at most `amount` micros are to be paid."""
         cdef int128 divisor = <int128>self._denominator * NANOS_PER_MICRO * self._quantum_micros
         cdef int128 quanta = amount // self._quantum_micros
+        if self._discount_basis_points == DISCOUNT_LIMIT:
+            return BUDGET_NONE
+        if self._discount_basis_points:
+            # Of q quanta, q * (1 - discount) rounded up are paid. No charge is above the bound.
+            quanta = quanta * DISCOUNT_LIMIT // (DISCOUNT_LIMIT - self._discount_basis_points)
+            quanta = min(quanta, <int128>(AMOUNT_LIMIT // self._quantum_micros))
         if self._rounding == ROUND_UP:
             return quanta * divisor
         if self._rounding == ROUND_DOWN:
@@ -263,6 +281,8 @@ cdef class Rate:
             return 0
         self._walk(&walk, &self._windows[index], seconds, answered_at, BUDGET_NONE, follow_clock)
         micros = self._rounded(walk.charge)
+        if self._discount_basis_points:
+            micros = self._paid(micros)
         if 0 <= self._max_cost < micros and not self._max_cost_ends:
             return self._max_cost
         return micros
@@ -374,9 +394,11 @@ cdef class Rate:
 
     @property
     def is_free(self):
-        """Whether every price and every connect fee, of every window, is 0."""
+        """Whether every price and every connect fee, of every window, is 0, or discounted to it."""
         cdef const tier_t* tier = self._windows[0].tiers
         cdef int index
+        if self._discount_basis_points == DISCOUNT_LIMIT:
+            return True
         for index in range(self._window_count):
             if self._windows[index].connect_fee:
                 return False
@@ -387,7 +409,7 @@ cdef class Rate:
 
     @property
     def dearest_per_minute_nanos(self):
-        """The dearest price of a minute in any tier of any window, rounded up."""
+        """The dearest price of a minute in any tier of any window, rounded up, without discount."""
         cdef const tier_t* tier = self._windows[0].tiers
         cdef int64_t dearest = 0
         cdef int position
@@ -401,7 +423,8 @@ cdef class Rate:
     def per_minute_text(self, int64_t at=0):
         """Return the per-minute price in force at `at` as a decimal: "0.01".
 
-        It is that of the first tier that costs anything, half up at 9 decimals; "0" if none.
+        It is that of the first tier that costs anything, half up at 9 decimals, without the
+        discount; "0" if none.
         """
         if self._price_text is not None:
             return self._price_text
@@ -422,6 +445,21 @@ cdef class Rate:
         if self._window_count == 1:
             self._price_text = text
         return text
+
+    @property
+    def discount_basis_points(self):
+        """Which part of every cost is not paid, in 1/10000."""
+        return self._discount_basis_points
+
+    def discounted(self, discount_basis_points):
+        """Return the same rate with this discount, 0 to 10000, instead of its own."""
+        cdef int64_t basis_points = integer(discount_basis_points, "discount_basis_points")
+        check(basis_points, "discount_basis_points", 0, DISCOUNT_LIMIT)
+        if basis_points == self._discount_basis_points:
+            return self
+        cdef Rate rate = Rate.unpack(packed(self))
+        rate._discount_basis_points = basis_points
+        return rate
 
     @property
     def tiers(self):
@@ -504,7 +542,7 @@ cdef class Rate:
             f"free_seconds={self.free_seconds}, rounding_mode={self.rounding_mode!r}, "
             f"rounding_decimals={self.rounding_decimals}, max_cost={self.max_cost}, "
             f"max_cost_action={self.max_cost_action!r}, windows={self.windows!r}, "
-            f"timezone={self.timezone!r})"
+            f"timezone={self.timezone!r}, discount_basis_points={self.discount_basis_points})"
         )
 
     def __reduce__(self):
@@ -513,7 +551,10 @@ cdef class Rate:
     # -- the packed form --------------------------------------------------------------------
 
     def pack(self):
-        """Return the rate as bytes: the same for equal rates, at most 32 for a plain one."""
+        """Return the rate as bytes: the same for equal rates, at most 32 for a plain one.
+
+        A discount takes two more.
+        """
         return packed(self)
 
     @staticmethod

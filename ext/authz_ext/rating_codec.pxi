@@ -1,8 +1,9 @@
 """The packed form of a rate: what a call pins in the store. Part of rating.pyx.
 
-    byte    layout number, 1
+    byte    layout number: 1, or 2 where there is a discount
     byte    flags: bits 0-1 rounding mode, 2-4 decimals, 5 has a greatest cost, 6 which ends
             the call, 7 has windows
+    number  discount in basis points (layout 2 only)
     number  greatest cost (flag 5)
     text    time zone; number: how many windows (flag 7)
     number  how many tiers: of the rate itself, then of each window
@@ -11,11 +12,13 @@
         number  from second, price, per seconds, increment of each tier
 
 A number is unsigned LEB128 of the least length, a text its length in bytes and ASCII. So equal
-rates have equal bytes, and a plain one takes at most 32.
+rates have equal bytes, and a plain one takes at most 32. Before there were discounts, every rate
+was of layout 1, and a rate without one still is.
 """
 
 cdef enum:
-    LAYOUT_NUMBER = 1
+    LAYOUT_PLAIN = 1
+    LAYOUT_DISCOUNTED = 2
     FLAG_MAX_COST = 32
     FLAG_MAX_COST_ENDS = 64
     FLAG_WINDOWS = 128
@@ -129,9 +132,11 @@ cdef bytes packed(Rate rate):
     """Return the packed form of a rate."""
     cdef writer_t writer
     cdef int index
-    writer.data[0] = LAYOUT_NUMBER
+    writer.data[0] = LAYOUT_DISCOUNTED if rate._discount_basis_points else LAYOUT_PLAIN
     writer.data[1] = <unsigned char>(rate._rounding | rate._decimals << 2)
     writer.length = 2
+    if rate._discount_basis_points:
+        put_number(&writer, rate._discount_basis_points)
     if rate._max_cost >= 0:
         writer.data[1] |= FLAG_MAX_COST
         if rate._max_cost_ends:
@@ -151,13 +156,17 @@ cdef bytes packed(Rate rate):
 cdef int64_t fill_head(Rate rate, reader_t* reader) except -1:
     """Read what a rate says before its windows; return how many there are, the base included."""
     cdef int64_t flags
-    if take_byte(reader) != LAYOUT_NUMBER:
+    cdef int64_t layout = take_byte(reader)
+    if layout not in (LAYOUT_PLAIN, LAYOUT_DISCOUNTED):
         raise ValueError("packed rate: unknown layout")
     flags = take_byte(reader)
     rate._rounding = flags & 3
     rate._decimals = flags >> 2 & 7
     if rate._rounding > ROUND_DOWN or rate._decimals > 6:
         raise ValueError("packed rate: impossible rounding")
+    if layout == LAYOUT_DISCOUNTED:
+        rate._discount_basis_points = take_number(reader)
+        check(rate._discount_basis_points, "discount_basis_points", 1, DISCOUNT_LIMIT)
     if flags & FLAG_MAX_COST:
         rate._max_cost = take_number(reader)
         rate._max_cost_ends = flags & FLAG_MAX_COST_ENDS != 0

@@ -71,13 +71,18 @@ def test_limits_create_accounts_below_their_reseller_and_change_nothing_twice(
 def test_limits_change_what_they_say_and_keep_the_rest(cli: CommandLine, dump: Path) -> None:
     cli.ok("kazoo", "import-limits", str(dump))
     cli.ok("account", "set", CUSTOMER, "deck=retail", "max_call_seconds=600")
+    cli.ok("account", "set", CUSTOMER, "discounts.national=12.5", "discounts.premium=7")
+    assert "100.5" in cli.error("account", "set", CUSTOMER, "discounts.national=100.5")
     cli.ok("credit", CUSTOMER, "5", "--reference", "first")
-    write_dump(dump, twoway_trunks=3, pvt_soft_limit_outbound=True)
+    discounts = {"toll_us": {"percentage": 10}}
+    write_dump(dump, twoway_trunks=3, pvt_soft_limit_outbound=True, pvt_discounts=discounts)
     shown = cli.ok("kazoo", "import-limits", str(dump))
     assert "0 new accounts, 1 changed, 1 unchanged" in shown
     account = cli.json("account", "show", CUSTOMER)
     assert (account["deck"], account["max_call_seconds"]) == ("retail", 600)
     assert account["trunks"]["twoway"] == 3
+    # As for all that limits documents say, they have the last word.
+    assert account["discounts"] == {"premium": "10"}
     assert account["metadata"] == {"name": "Acme", "kazoo.soft_limit_outbound": "true"}
     assert cli.json("account", "balance", CUSTOMER)["balance"] == "5"
 

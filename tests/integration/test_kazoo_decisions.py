@@ -10,6 +10,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ import pytest
 from kazoo.agent_stage import KazooStage, kazoo_stage
 from rabbitmq import RabbitServer
 from servers import Server
-from world import TOLLFREE, UK, US
+from world import TOLLFREE, UK, US, PriceList
 
 from authz.model import Trunks
+from authz_ext.rating import Rate, Tier
 
 CARIBBEAN = "+18765550100"
 DID = "+14155550199"
@@ -369,6 +371,38 @@ async def test_rates_in_kazoos_units(stage: KazooStage) -> None:
     )
     assert (named["Rate"], named["Base-Cost"]) == ("100", "10")
     assert "Pvt-Cost" not in named
+
+
+async def test_discounts_by_class_are_told_and_charged_leg_by_leg(stage: KazooStage) -> None:
+    await stage.world.pair(
+        discounts={"international": Decimal("12.5"), "national": Decimal(10)}
+    )  # fmt: skip
+    told = await stage.ecallmgr.ask("rate/req", To_DID=UK, Account_ID="sub", Call_ID="c1")
+    # Prices are those of the deck: ecallmgr's channel bears both.
+    assert (told["Rate"], told["Pvt-Cost"], told["Base-Cost"]) == ("137", "100", "2")
+    assert told["Discount-Percentage"] == "12.5"
+    told = await stage.ecallmgr.ask("rate/req", To_DID=US, Account_ID="sub", Call_ID="c1")
+    assert told["Discount-Percentage"] == 10
+    told = await stage.ecallmgr.ask("rate/req", To_DID=US, Account_ID="master", Call_ID="c1")
+    assert "Discount-Percentage" not in told
+    answer = await stage.ask("c1", to=UK)
+    assert words(answer) == (True, "per_minute", "per_minute")
+    await stage.end(answer, 61, UK)
+    assert await stage.charges("sub") == [("c1", 61, 13_928 - 1_741)]
+    assert await stage.charges("master") == [("c1", 61, 11_000)]
+
+
+async def test_a_discounted_call_costs_what_kazoo_charges(stage: KazooStage) -> None:
+    rate = Rate(
+        tiers=[Tier(0, 13_700_000, 60, 60), Tier(60, 13_700_000, 60, 6)],
+        connect_fee=500, rounding_mode="down", rounding_decimals=4,
+    )  # fmt: skip
+    stage.world.decks["retail"] = PriceList({"44": rate})
+    await stage.world.pair(discounts={"international": Decimal(15)})
+    answer = await stage.ask("c1", to=UK)
+    await stage.end(answer, 90, UK)
+    # trunc(5 + 137 + 5 * 13.7) = 210 units; trunc(0.15 * 210) = 31 of them are not paid.
+    assert await stage.charges("sub") == [("c1", 90, 17_900)]
 
 
 async def test_balances_count_what_calls_have_used(stage: KazooStage) -> None:

@@ -132,6 +132,14 @@ async def test_rates_are_compared_too(stage: Stage) -> None:
     await until(lambda: len(stage.logged) == 1)
     one = stage.logged[0]
     assert (one["field"], one["ours"], one["theirs"]) == ("rate", "137", "185")
+    for theirs in (10, 10.0, "10", 12.5):
+        msg_id = await stage.ask("rate/req", "rate.req")
+        discount = {"Discount_Percentage": theirs}
+        await stage.answer("rate/resp", "rate.resp.broadcast", msg_id, **same | discount)
+    await until(lambda: len(stage.logged) == 5)
+    found = [(one["field"], one["ours"], one["theirs"]) for one in stage.logged[1:]]
+    assert [theirs for *_, theirs in found] == ["10", "10", "10", "12.5"]
+    assert {words[:2] for words in found} == {("discount_percentage", "0")}
 
 
 async def test_what_jonny5_leaves_unanswered_is_told_after_a_while(stage: Stage) -> None:

@@ -70,6 +70,7 @@ class RateTwin:
     rounding_decimals: int = 6
     max_cost: int | None = None
     max_cost_action: str = "free"
+    discount_basis_points: int = 0
 
     def rate(self) -> Rate:
         """Return the same rate as the rating module knows it."""
@@ -93,6 +94,7 @@ class RateTwin:
                 for window in self.windows
             ),
             timezone=self.timezone,
+            discount_basis_points=self.discount_basis_points,
         )
 
     def window_at(self, moment: int) -> WindowTwin:
@@ -114,7 +116,7 @@ class RateTwin:
         return found
 
     def cost(self, seconds: int, answered_at: int = 0, only: WindowTwin | None = None) -> int:
-        """Return the micros of a call, summed exactly and rounded once."""
+        """Return the micros of a call, summed exactly, rounded once, less the discount."""
         answered_in = only or self.window_at(answered_at)
         if seconds == 0 or seconds <= answered_in.free_seconds:
             return 0
@@ -123,9 +125,15 @@ class RateTwin:
             nanos = Fraction(tier.price_nanos * tier.increment_seconds, tier.per_seconds)
             micros += nanos / NANOS_PER_MICRO
         cost = self.round(micros)
+        cost -= self.discount_of(cost)
         if self.max_cost is not None and self.max_cost_action == "free":
             return min(cost, self.max_cost)
         return cost
+
+    def discount_of(self, cost: int) -> int:
+        """Return the part of a rounded cost that is not paid, rounded down to the decimals."""
+        quantum: int = 10 ** (6 - self.rounding_decimals)
+        return floor(Fraction(cost * self.discount_basis_points, 10_000 * quantum)) * quantum
 
     def round(self, micros: Fraction) -> int:
         """Round to the rate's decimals."""

@@ -40,6 +40,7 @@ prices = st.one_of(
 )
 per_seconds = st.one_of(st.sampled_from((1, 6, 7, 30, 60, 3600)), st.integers(1, 86_400))
 increments = st.one_of(st.sampled_from((1, 6, 30, 60)), st.integers(1, 400))
+discounts = st.one_of(st.just(0), st.sampled_from((1, 1_250, 9_999, 10_000)), st.integers(1, 9_999))
 moments = st.one_of(
     st.integers(0, 4_000_000_000),
     st.tuples(st.sampled_from(CHANGES), st.integers(-90_000, 90_000)).map(sum),
@@ -84,6 +85,7 @@ def rates(
         rounding_decimals=draw(st.integers(0, 6)),
         max_cost=draw(st.one_of(st.none(), st.integers(0, 50_000_000))),
         max_cost_action=draw(st.sampled_from(("free", "end"))),
+        discount_basis_points=draw(discounts),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -86,6 +87,9 @@ def test_rates_are_compared_by_value() -> None:
                       surcharge="0")  # fmt: skip
     theirs = RateAnswer(rate="185.0", rate_increment=6, rate_minimum="30")
     assert compare_rates(ours, theirs) == ()
+    ours.discount_percentage, theirs.discount_percentage = 10, Decimal("10.0")
+    assert compare_rates(ours, theirs) == ()
+    ours.discount_percentage = theirs.discount_percentage = None
     theirs.rate = "190"
     (one,) = compare_rates(ours, theirs)
     assert (one.field, one.ours, one.theirs, one.cause) == ("rate", "185", "190", "rate")

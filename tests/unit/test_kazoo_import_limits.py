@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -112,14 +113,41 @@ def test_what_is_not_known_here_is_remarked() -> None:
     reading = read(
         {
             **LIMITS, "allotments": {"did_us": {"amount": 600}}, "pvt_reserve_amount": 1.0,
-            "pvt_discounts": {"did_us": {"percentage": 5}},
+            "pvt_discounts": {"mars": {"percentage": 5}, "did_us": {"percentage": 5}},
             "pvt_bundled_inbound_trunks": "users",
         }
     )  # fmt: skip
     assert reading.refused == 0
     assert [remark.field for remark in reading.remarks] == [
-        "pvt_bundled_inbound_trunks", "pvt_reserve_amount", "allotments", "pvt_discounts",
+        "pvt_bundled_inbound_trunks", "pvt_reserve_amount", "pvt_discounts.mars", "allotments",
     ]  # fmt: skip
+
+
+def test_discounts_are_by_class() -> None:
+    found = config(
+        pvt_discounts={
+            "tollfree_us": {"percentage": 1},
+            "toll_us": {"percentage": "2"},
+            "emergency": {"percentage": 100},
+            "caribbean": {"percentage": 4.00},
+            "did_us": {"percentage": 12.5},
+            "international": {"percentage": "6.25"},
+            "unknown": {"percentage": 0},
+        }
+    )
+    assert found.discounts == {
+        "tollfree": 1, "premium": 2, "emergency": 100, "caribbean": 4, "national": Decimal("12.5"),
+        "international": Decimal("6.25"), "satellite": Decimal("6.25"),
+    }  # fmt: skip
+    again = patched(found, read(LIMITS).accounts[0].changes)
+    assert again == AccountConfig()
+
+
+def test_a_discount_of_a_fraction_is_taken_as_written_and_remarked() -> None:
+    reading = read({**LIMITS, "pvt_discounts": {"did_us": {"percentage": 12.5}, "unknown": {}}})
+    assert [(one.field, one.value, one.refuses) for one in reading.remarks] == [
+        ("pvt_discounts.did_us.percentage", "12.5", False)
+    ]
 
 
 def test_account_documents_give_parent_recharge_and_alerts() -> None:
@@ -147,6 +175,13 @@ def test_account_documents_give_parent_recharge_and_alerts() -> None:
     ("fields", "field"),
     [
         ({"twoway_trunks": "many"}, "twoway_trunks"),
+        ({"pvt_discounts": ["did_us"]}, "pvt_discounts"),
+        ({"pvt_discounts": {"did_us": 5}}, "pvt_discounts.did_us"),
+        ({"pvt_discounts": {"did_us": {"percentage": "x"}}}, "pvt_discounts.did_us.percentage"),
+        ({"pvt_discounts": {"did_us": {"percentage": True}}}, "pvt_discounts.did_us.percentage"),
+        ({"pvt_discounts": {"did_us": {"percentage": 101}}}, "pvt_discounts.did_us.percentage"),
+        ({"pvt_discounts": {"did_us": {"percentage": -1}}}, "pvt_discounts.did_us.percentage"),
+        ({"pvt_discounts": {"did_us": {"percentage": 0.125}}}, "pvt_discounts.did_us.percentage"),
         ({"twoway_trunks": 1.5}, "twoway_trunks"),
         ({"twoway_trunks": True}, "twoway_trunks"),
         ({"twoway_trunks": 10**9}, "twoway_trunks"),

@@ -345,7 +345,10 @@ def test_moments_without_a_wall_clock_are_refused() -> None:
 
 
 def test_a_rate_says_what_it_was_made_of() -> None:
-    rate = office_hours(rounding_mode="up", rounding_decimals=4, max_cost=9, max_cost_action="end")
+    rate = office_hours(
+        rounding_mode="up", rounding_decimals=4, max_cost=9, max_cost_action="end",
+        discount_basis_points=1_250,
+    )  # fmt: skip
     again = Rate(
         tiers=rate.tiers,
         connect_fee=rate.connect_fee,
@@ -356,6 +359,7 @@ def test_a_rate_says_what_it_was_made_of() -> None:
         max_cost_action=rate.max_cost_action,
         windows=rate.windows,
         timezone=rate.timezone,
+        discount_basis_points=rate.discount_basis_points,
     )
     assert again == rate
     assert hash(again) == hash(rate)
@@ -414,7 +418,8 @@ def test_a_cut_off_rate_is_refused(length: int) -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda data: b"\x02" + data[1:], "layout"),
+        (lambda data: b"\x03" + data[1:], "layout"),
+        (lambda data: b"\x00" + data[1:], "layout"),
         (lambda data: data[:1] + b"\x03" + data[2:], "rounding"),
         (lambda data: data[:1] + b"\x1d" + data[2:], "rounding"),
         (lambda data: data[:1] + b"\x59" + data[2:], "ends at no cost"),

@@ -71,7 +71,10 @@ def compare_rates(ours: RateAnswer | None, theirs: RateAnswer) -> tuple[Differen
     """Return the fields in which two rates of one call differ; None: we have no rate."""
     if ours is None:
         return (Difference("rate", "", theirs.rate, "rate"),)
-    fields = ("rate", "rate_increment", "rate_minimum", "rate_nocharge_time", "surcharge")
+    fields = (
+        "rate", "rate_increment", "rate_minimum", "rate_nocharge_time", "surcharge",
+        "discount_percentage",
+    )  # fmt: skip
     return tuple(
         Difference(field, mine, other, "rate")
         for field in fields

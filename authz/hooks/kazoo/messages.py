@@ -10,6 +10,7 @@ contract's sections 2.2 and 2.3 name the fields.
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any, ClassVar, Final, TypeVar
 
 import msgspec
@@ -142,7 +143,7 @@ class RateAnswer(Body, kw_only=True):
     surcharge: str = ""
     base_cost: str = ""
     pvt_cost: str = ""
-    discount_percentage: int | None = None
+    discount_percentage: int | Decimal | None = None
     prefix: str = ""
     rate_id: str = ""
     rate_name: str = ""

@@ -14,6 +14,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from authz.hooks.kazoo import limits
+from authz.hooks.kazoo.imports.discounts import Notes, discounts_of
 from authz.hooks.kazoo.imports.documents import (
     Document,
     DocumentError,
@@ -218,25 +219,22 @@ def _reseller_of(fields: Fields, account_id: str) -> str:
     return "" if reseller == account_id else reseller
 
 
-_Notes = list[tuple[str, object, str]]
-
-
-def _limits_changes(fields: Fields, notes: _Notes) -> dict[str, Any]:
+def _limits_changes(fields: Fields, notes: Notes) -> dict[str, Any]:
     """Return the merge patch that a limits document amounts to; raise DocumentError."""
     changes = {
         "trunks": _trunks(fields, notes),
         "max_calls": _max_calls(fields, notes),
         **_credit(fields, notes),
+        "discounts": discounts_of(fields, notes),
         "metadata": _metadata(fields),
     }
-    for name in ("allotments", "pvt_discounts"):
-        if fields.get(name):
-            reason = "included minutes" if name == "allotments" else "discounts by class"
-            notes.append((name, "", f"{reason} are not known here: calls cost what the deck says"))
+    if fields.get("allotments"):
+        reason = "included minutes are not known here: calls cost what the deck says"
+        notes.append(("allotments", "", reason))
     return changes
 
 
-def _trunks(fields: Fields, notes: _Notes) -> dict[str, int]:
+def _trunks(fields: Fields, notes: Notes) -> dict[str, int]:
     trunks = {}
     for name in ("inbound", "outbound", "twoway", "burst"):
         limit = _trunk_limit(fields, f"{name}_trunks")
@@ -273,7 +271,7 @@ def _call_limit(fields: Fields, name: str) -> int | None:
     return min(limits_known, default=None)
 
 
-def _max_calls(fields: Fields, notes: _Notes) -> int | None:
+def _max_calls(fields: Fields, notes: Notes) -> int | None:
     calls = _call_limit(fields, "calls")
     consuming = _call_limit(fields, "resource_consuming_calls")
     if calls is not None and consuming is not None and calls != consuming:
@@ -285,7 +283,7 @@ def _max_calls(fields: Fields, notes: _Notes) -> int | None:
     return min((limit for limit in (calls, consuming) if limit is not None), default=None)
 
 
-def _credit(fields: Fields, notes: _Notes) -> dict[str, Any]:
+def _credit(fields: Fields, notes: Notes) -> dict[str, Any]:
     prepay = _private_flag(fields, "allow_prepay")
     if prepay is None:
         prepay = flag(fields, "allow_prepay")
@@ -355,7 +353,7 @@ def _rules(value: object) -> str | None:
     return json.dumps(rules, sort_keys=True, separators=(",", ":"))
 
 
-def _account_changes(fields: Fields, notes: _Notes) -> dict[str, Any]:
+def _account_changes(fields: Fields, notes: Notes) -> dict[str, Any]:
     """Return the merge patch that an account's own document amounts to; raise DocumentError."""
     changes: dict[str, Any] = {}
     known = [flag(fields, name) for name in ("pvt_enabled", "enabled")]
