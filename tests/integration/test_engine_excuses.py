@@ -6,14 +6,16 @@ import asyncio
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from audit_helper import assert_clean_audit
+from msgspec import Struct
 from world import UK, US, World
 
 from authz.engine.excuses import ExcusedAuthorize, ExcusedReserve, ExcusedSettle
 from authz.engine.spool_file import SpooledSettle, encode_record
 from authz.errors import AccountsChanged, CallUnknown
-from authz.model import Denial, Grant, SettleRequest
+from authz.model import AuthorizeRequest, Denial, Grant, ReserveRequest, SettleRequest
 from authz.reasons import Excuse
 
 SUB = {"sub": Excuse.PAYMENT}
@@ -154,6 +156,28 @@ def test_a_record_without_excuses_is_one_of_the_hook_api() -> None:
     record = encode_record(SpooledSettle.of(request, 0))
     body = json.loads(record[record.index(b"{") :])
     assert "excuses" not in body["request"]
+
+
+@pytest.mark.parametrize("kind", [AuthorizeRequest, ReserveRequest, SettleRequest])
+def test_the_hook_api_excuses_nobody(kind: type[Struct]) -> None:
+    with pytest.raises(msgspec.ValidationError, match="excuses"):
+        msgspec.convert({"call_id": "c1", "account": "sub", "excuses": {"sub": 4}}, kind)
+
+
+async def test_an_excused_orphan_is_settled_and_comes_back_free(world):
+    await world.pair(sub="0")
+    for call_id in ("ends", "lives"):
+        assert billings(await ask(world, call_id, SUB, switch="fs1")) == ["free", "per_minute"]
+        assert billings(await world.reserve(call_id, 50)) == ["free", "per_minute"]
+    assert (await world.engine.switch_restarted("fs1")).orphaned == 2
+    assert ((await world.state("sub")).calls, await world.balance("sub")) == (0, 0)
+    assert billings(await world.reserve("lives", 90)) == ["free", "per_minute"]
+    assert (await world.state("sub")).calls == 1
+    for call_id, seconds in (("ends", 60), ("lives", 120)):
+        settled = await world.settle(call_id, seconds)
+        assert settled.legs[0].charged == "0"
+    assert (await world.balance("sub"), await world.balance("master")) == (0, 9_985_000)
+    await assert_clean_audit(world.client)
 
 
 async def test_excuses_are_found_on_the_accounts_in_force(world):
