@@ -63,7 +63,7 @@ ACCOUNT_FIELDS: Final[dict[str, str]] = {
     "max_calls_per_second": "Most calls that may begin in a second.",
     "max_call_seconds": "Longest call.",
     "max_call_cost": "Dearest call, as a decimal text.",
-    "max_rate": "Dearest price per minute that may be dialled, as a decimal text.",
+    "max_rate": "Dearest price per minute, before discounts, that may be dialled.",
     "discounts": "Percent off its calls by class of number, 0 to 100 with at most two decimals.",
     "min_first_seconds": "Least time that must be paid for before a call starts.",
     "blocked_classes": "Classes of numbers that may not be dialled.",

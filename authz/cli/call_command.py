@@ -13,7 +13,7 @@ from authz.cli.output import json_option, print_facts, print_hint, print_json, p
 from authz.cli.session import run
 from authz.engine.inspect import call_state
 from authz.errors import NotFound
-from authz.model import CallState
+from authz.model import CallLeg, CallState
 
 _PAGE = 200
 
@@ -128,9 +128,13 @@ def show(invocation: Invocation, account_id: str, call_id: str, as_json: bool) -
     right = ("per minute", "held", "used")
     print_table(
         ("account", "billing", *right),
-        [(leg.account, leg.billing, leg.rate, leg.held, leg.used) for leg in state.legs],
+        [(leg.account, leg.billing, _rate(leg), leg.held, leg.used) for leg in state.legs],
         right=right,
     )
+
+
+def _rate(leg: CallLeg) -> str:
+    return leg.rate if leg.discount is None else f"{leg.rate} less {leg.discount} %"
 
 
 @command.command("hangup")

@@ -79,6 +79,8 @@ def _print_legs(answer: PriceAnswer, asked_amount: str | None) -> None:
         note = "blocked" if leg.blocked else "no rate" if leg.cost is leg.rate is None else ""
         if leg.trunk:
             note = f"{note or 'or'} a free trunk: 0".strip()
+        if leg.discount is not None:
+            note = f"less {leg.discount} % {note}".strip()
         seconds: object = leg.seconds
         if asked_amount is not None and leg.rate is not None and seconds is None:
             seconds = "no end"

@@ -206,6 +206,10 @@ def test_a_price_is_exact(cli: CommandLine, deck_file: Path) -> None:
     assert bought["seconds"] == 61
     table = cli.ok("price", number, "--account", "acme-sales", "--seconds", "61")
     assert "0.013928" in table
+    cli.ok("account", "set", "acme-sales", "discounts.international=12.5")
+    table = cli.ok("price", number, "--account", "acme-sales", "--seconds", "61")
+    assert "0.012187" in table
+    assert "less 12.5 %" in table
     assert "no rate" in cli.ok("price", "+8613800138000", "--deck", "retail")
     assert "name an account or a deck" in cli.error("price", number)
     assert "no deck none" in cli.error("price", number, "--deck", "none")

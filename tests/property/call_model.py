@@ -59,6 +59,8 @@ def first_priced(rate: RateTwin) -> int:
 
 def is_free(rate: RateTwin) -> bool:
     """Say whether nothing about a rate ever costs anything."""
+    if rate.discount_basis_points == 10_000:
+        return True
     return not rate.base.connect_fee and not any(tier.price_nanos for tier in rate.base.tiers)
 
 
@@ -90,6 +92,7 @@ class ModelAccount:
     max_call_cost: int | None = None
     min_first_seconds: int = 0
     blocked_international: bool = False
+    discount_international: int = 0  # basis points
     balance: int = 0
     spent: int = 0
     entries: int = 0
@@ -98,6 +101,13 @@ class ModelAccount:
     def chain(self) -> list[ModelAccount]:
         """Return this account and its ancestors."""
         return [self] + (self.parent.chain if self.parent else [])
+
+    def rate(self, number: str, call_class: CallClass) -> RateTwin | None:
+        """Return what a call is priced by: the deck's rate less the discount."""
+        rate = self.deck.rate(number)
+        if rate is None or call_class != CallClass.INTERNATIONAL:
+            return rate
+        return replace(rate, discount_basis_points=self.discount_international)
 
     def move(self, amount: int, *, is_spend: bool) -> None:
         """Book a movement."""
@@ -256,7 +266,7 @@ class CallModel:
             return self._grant(known)
         call = ModelCall(account, "open", question, call_class, direction, used=used)
         exempt = direction == "outbound" and call_class == CallClass.TOLLFREE
-        call.legs = [ModelLeg(one, None if exempt else one.deck.rate(to)) for one in chain]
+        call.legs = [ModelLeg(one, None if exempt else one.rate(to, call_class)) for one in chain]
         for one in chain:
             refused = self._limits(one, call_class)
             if refused is not None:
@@ -515,7 +525,7 @@ class CallModel:
         call = self.calls[account.name, call_id]
         exempt = direction == "outbound" and call_class == CallClass.TOLLFREE
         for one in account.chain:
-            leg = ModelLeg(one, None if exempt else one.deck.rate(to))
+            leg = ModelLeg(one, None if exempt else one.rate(to, call_class))
             if exempt:
                 leg.billing = "free"
             elif _is_covered(one, call_class, direction) and _has_trunks(one, direction):

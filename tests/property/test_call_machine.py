@@ -43,7 +43,7 @@ from authz.engine.orphans import claim
 from authz.engine.postings import CreditRequest, DebitRequest, Posted, PostingRefused
 from authz.errors import CallUnknown, Conflict, SettledDifferently
 from authz.model import Denial, Grant, Settlement
-from authz.money import format_amount, parse_amount
+from authz.money import format_amount, format_percent, parse_amount
 from authz.reasons import CallClass
 from authz.store import keys
 
@@ -124,6 +124,10 @@ CHANGES: dict[str, tuple[tuple[Any, ...], Any]] = {
     "blocked_international": (
         (False, False, True),
         lambda value: {"blocked_classes": ["international"] if value else []},
+    ),
+    "discount_international": (
+        (0, 0, 1_250, 3_333, 10_000),
+        lambda value: {"discounts": {"international": format_percent(value)} if value else {}},
     ),
 }
 
