@@ -235,6 +235,26 @@ async def test_a_price_is_exact_and_has_every_leg(api: Api) -> None:
     assert (none["cost"], none["prefix"]) == (None, None)
 
 
+async def test_discounts_are_numbers_or_texts_and_change_nothing_when_they_are_wrong(
+    api: Api,
+) -> None:
+    await api.pair()
+    path = "/v1/accounts/acme-sales"
+    changed = await api.ok("PATCH", path, {"discounts": {"international": 12.5, "national": "7"}})
+    assert changed["discounts"] == {"international": "12.5", "national": "7"}
+    price = await api.ok("GET", "/v1/price?account=acme-sales&to=%2B442071838750&seconds=61")
+    assert [(leg["cost"], leg["discount"]) for leg in price["legs"]] == [
+        ("0.012187", "12.5"), ("0.013928", None),
+    ]  # fmt: skip
+    bad: list[object] = [-1, 100.5, "12.345", 0.1 + 0.2, "NaN", "1e999999", "1e-999999", "", True]
+    for value in [*bad, [], {}]:
+        found = await api.problem("PATCH", path, {"discounts": {"national": value}})
+        assert found[:2] == (400, "invalid_input"), value
+        assert found[2].startswith("discounts"), value
+    assert (await api.problem("PATCH", path, {"discounts": {"mars": 1}}))[2] == "discounts"
+    assert (await api.ok("GET", path))["discounts"] == changed["discounts"]
+
+
 async def test_a_price_uses_the_accounts_present_deck(
     api: Api, store_url: str, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -239,7 +240,7 @@ def test_calls_that_nobody_can_end_become_orphans(
 def test_calls_and_records_are_shown(cli: CommandLine, store_url: str, tmp_path: Path) -> None:
     async def place_calls() -> None:
         world = await World.start(store_url, tmp_path)
-        await world.pair()
+        await world.pair(discounts={"national": Decimal("0.5")})
         await world.granted("c1", switch="fs1")
         await world.granted("c2")
         await world.settle("c2", 61)
@@ -250,14 +251,14 @@ def test_calls_and_records_are_shown(cli: CommandLine, store_url: str, tmp_path:
     assert (listed["call_id"], listed["state"], listed["switch"]) == ("c1", "open", "fs1")
     assert "c1" in cli.ok("call", "list")
     assert cli.json("call", "show", "sub", "c2")["state"] == "settled"
-    assert "per_minute" in cli.ok("call", "show", "sub", "c1")
+    assert "0.01 less 0.5 %" in cli.ok("call", "show", "sub", "c1")
     assert "no call c9" in cli.error("call", "show", "sub", "c9")
 
     call = cli.json("show", "call", "sub", "c1")
     assert (call["value"]["state"], call["value"]["switch"]) == ("open", "fs1")
-    assert call["value"]["legs"][0]["rate"] == "0.01 a minute"
+    assert call["value"]["legs"][0]["rate"] == "0.01 a minute, less 0.5 %"
     account = cli.json("show", "account", "sub")
-    assert account["value"]["s"]["balance"] == 10_000_000 - 20_000
+    assert account["value"]["s"]["balance"] == 10_000_000 - 19_900
     assert account["value"]["c"]["parent"] == "master"
     bucket = account["key"].removesuffix("account:sub")
     ledger = cli.json("show", f"{bucket}ledger")
