@@ -52,17 +52,22 @@ class CountingStore:
         self._control("--zero")
         replies = pipeline.run(commands)
         self._control("--dump")
-        # Each dump is a file of its own, whose name ends in a growing number.
-        dumps = list(self._directory.glob(f"{self._dump.name}.*"))
-        total = sum(_total(dump) for dump in dumps)
-        for dump in dumps:
-            dump.unlink()
-        return total / len(commands), replies
+        return dumped_total(self._dump) / len(commands), replies
 
     def _control(self, option: str) -> None:
         subprocess.run(
             ["callgrind_control", option, str(self.store.pid)], check=True, capture_output=True
         )
+
+
+def dumped_total(dump: Path) -> int:
+    """Return the instructions of all dumps of that name, and remove them."""
+    # Each dump is a file of its own, whose name ends in a growing number.
+    dumps = list(dump.parent.glob(f"{dump.name}.*"))
+    total = sum(_total(one) for one in dumps)
+    for one in dumps:
+        one.unlink()
+    return total
 
 
 def _total(dump: Path) -> int:
