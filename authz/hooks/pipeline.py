@@ -12,6 +12,7 @@ from authz.hooks.messages import OrderKey, Payload, Request, Response
 from authz.hooks.problems import from_exception
 from authz.hooks.routing import Endpoint
 from authz.hooks.site import Site
+from authz_ext.prompt import send_off
 
 _CLOSE = b"Connection: close\r\n"
 _KEEP_ALIVE = b"Connection: keep-alive\r\n"
@@ -32,7 +33,6 @@ class Exchange:
         "request",
         "response",
         "successor",
-        "task",
     )
 
     def __init__(
@@ -47,7 +47,6 @@ class Exchange:
         #: The next request of the same call on this connection.
         self.successor: Exchange | None = None
         self.response: Response | None = None
-        self.task: asyncio.Task[None] | None = None
         self.is_last = is_last
         self.head_only = head_only
         self.is_http_1_0 = is_http_1_0
@@ -92,6 +91,8 @@ class Pipeline:
         self._unanswered: deque[Exchange] = deque()
         self._unstarted: deque[Exchange] = deque()
         self._last_of_call: dict[OrderKey, Exchange] = {}
+        #: Answers that are being taken in; more than one where one leads to the next.
+        self._finished: deque[tuple[Exchange, Response]] = deque()
         self._flush_scheduled = False
         self._is_held = False
         self._is_closed = False
@@ -167,33 +168,39 @@ class Pipeline:
                 counts.OVERLOADED.add()
                 return refusal
         site.running.add(exchange)
-        exchange.task = self._loop.create_task(self._run(exchange, endpoint))
+        # It goes on to where it asks the store, or even to its end, before this returns.
+        send_off(endpoint.answer(exchange.payload), self._ended, exchange)
         return None
 
-    async def _run(self, exchange: Exchange, endpoint: Endpoint) -> None:
-        try:
-            response = await endpoint.answer(exchange.payload)
-        except asyncio.CancelledError:
-            # Whoever cancelled it, no answer will come, and the caller must not wait for one.
-            self._connection.abort()
-            raise
-        except Exception as error:
-            response = from_exception(error, endpoint.name).response()
-        finally:
-            self._site.leave(exchange)
+    def _ended(
+        self, exchange: Exchange, response: Response | None, error: BaseException | None
+    ) -> None:
+        self._site.leave(exchange)
+        if response is None:
+            if not isinstance(error, Exception):
+                # Whoever cancelled it, no answer will come, and the caller must not wait for one.
+                self._connection.abort()
+                return
+            response = from_exception(error, exchange.route).response()
         self._finish(exchange, response)
 
     def _finish(self, exchange: Exchange, response: Response) -> None:
-        following = self._complete(exchange, response)
-        while following is not None:
-            assert following.endpoint is not None, "only routed requests have a key"
-            refusal = self._launch(following, following.endpoint)
-            following = self._complete(following, refusal) if refusal is not None else None
+        # What follows may be finished while it is started: a loop, since many may follow.
+        self._finished.append((exchange, response))
+        if len(self._finished) > 1:
+            return
+        while self._finished:
+            following = self._complete(*self._finished[0])
+            if following is not None:
+                assert following.endpoint is not None, "only routed requests have a key"
+                refusal = self._launch(following, following.endpoint)
+                if refusal is not None:
+                    self._finished.append((following, refusal))
+            self._finished.popleft()
 
     def _complete(self, exchange: Exchange, response: Response) -> Exchange | None:
         """Record an answer; return the request of the same call that may start now."""
         exchange.response = response
-        exchange.task = None
         counts.count_answer(exchange.route, response.status, exchange.began_ns)
         if self._is_closed:
             counts.ANSWERS_DROPPED.add()

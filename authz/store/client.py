@@ -22,6 +22,7 @@ from authz_ext.packing import pack_script_call
 
 if TYPE_CHECKING:
     from authz.store.scripts import Script
+    from authz_ext.prompt import Reply
 
 #: A store that counts as down is asked this often, and has to answer within the same time.
 PROBE_INTERVAL_MS: Final = 200
@@ -191,7 +192,7 @@ class StoreClient:
             self._task = None
         await self._give_up("the store client is closed")
 
-    def _submit(self, packed: bytes, deadline: float) -> asyncio.Future[Any]:
+    def _submit(self, packed: bytes, deadline: float) -> Reply[Any]:
         connection = self._live
         if connection is None:
             _NOT_SENT.add()

@@ -19,6 +19,7 @@ from authz import meters
 from authz.errors import NotExecuted, OutcomeUnknown, StoreError
 from authz.store.health import StoreHealth
 from authz.store.replies import reply_error
+from authz_ext.prompt import Reply
 
 #: Commands sent and not yet answered; the rest waits in the queue.
 IN_FLIGHT_MAX: Final = 1_024
@@ -28,6 +29,7 @@ QUEUED_MAX: Final = 8_192
 _SWEEP_SECONDS_MIN: Final = 0.005
 
 _INCOMPLETE: Final = object()
+_TOO_LATE: Final = "the deadline passed before the command was sent"
 
 _REPLIES: Final = meters.histogram("authz_store_reply_seconds")
 _ERRORS: Final = meters.counters("authz_store_errors_total")
@@ -64,9 +66,9 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         self._health = health
         self._reader = hiredis.Reader(replyError=reply_error, notEnoughData=_INCOMPLETE)
-        self._queued: deque[tuple[bytes, asyncio.Future[Any], float]] = deque()
+        self._queued: deque[tuple[bytes, Reply[Any], float]] = deque()
         #: Each with its deadline and with the moment at which it was sent (`meters.now_ns`).
-        self._in_flight: deque[tuple[asyncio.Future[Any], float, int]] = deque()
+        self._in_flight: deque[tuple[Reply[Any], float, int]] = deque()
         self._transport: asyncio.Transport | None = None
         #: Why no further command is taken; None while they are.
         self.refusal: str | None = None
@@ -88,8 +90,8 @@ class Connection(asyncio.Protocol):
         """How many commands wait to be sent."""
         return len(self._queued)
 
-    def submit(self, packed: bytes, deadline: float) -> asyncio.Future[Any]:
-        """Queue a packed command and return the future of its reply.
+    def submit(self, packed: bytes, deadline: float) -> Reply[Any]:
+        """Queue a packed command and return its reply, to be awaited.
 
         Raises NotExecuted when nothing can be sent any more or the queue is full.
         """
@@ -99,14 +101,14 @@ class Connection(asyncio.Protocol):
         if len(queued) >= QUEUED_MAX:
             _NOT_SENT.add()
             raise NotExecuted(f"{QUEUED_MAX} commands already wait to be sent")
-        future = self._loop.create_future()
-        queued.append((packed, future, deadline))
+        reply: Reply[Any] = Reply(self._loop)
+        queued.append((packed, reply, deadline))
         if not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
         if deadline < self._sweep_at:
             self._sweep_no_later_than(deadline)
-        return future
+        return reply
 
     def finish(self, reason: str) -> None:
         """Take no further command; close once those already taken are answered."""
@@ -123,11 +125,9 @@ class Connection(asyncio.Protocol):
 
     def drop_queued(self, reason: str) -> None:
         """Refuse every command that is not sent yet."""
-        for _, future, _ in self._queued:
-            if not future.done():
-                _NOT_SENT.add()
-                future.set_exception(NotExecuted(reason))
+        dropped = [reply for _, reply, _ in self._queued if not reply.done()]
         self._queued.clear()
+        _fail_not_sent(dropped, reason)
 
     # What the event loop calls.
 
@@ -139,29 +139,30 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Hand each complete reply to the command it belongs to: called by the event loop."""
         reader = self._reader
-        pop = self._in_flight.popleft
+        in_flight = self._in_flight
+        pop = in_flight.popleft
         answered = False
         now_ns = meters.now_ns()
         try:
             reader.feed(data)
-            while (reply := reader.gets()) is not _INCOMPLETE:
-                future, _, sent_ns = pop()
+            while (value := reader.gets()) is not _INCOMPLETE:
+                if not in_flight:
+                    self._abort_unasked(value)
+                    break
+                reply, _, sent_ns = pop()
                 _REPLIES.observe(now_ns - sent_ns)
-                if future.done():
+                if reply.done():
                     continue  # its deadline passed, or its caller went away
-                answered = True
-                if isinstance(reply, StoreError):
-                    self._set_error(future, reply)
+                if not answered:
+                    answered = True
+                    self._health.answered()
+                if isinstance(value, StoreError):
+                    self._set_error(reply, value)
                 else:
-                    future.set_result(reply)
-        except IndexError:
-            # A server that is full says so unasked before it hangs up.
-            said = f": {reply}" if isinstance(reply, StoreError) else ""
-            self.abort(f"the store sent a reply that nothing asked for{said}")
+                    # Whoever waits for it goes on now, before the next one is looked at.
+                    reply.set_result(value)
         except hiredis.HiredisError as error:
             self.abort(f"the store does not speak its protocol: {error}")
-        if answered:
-            self._health.answered()
         if self._queued and not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
@@ -179,14 +180,12 @@ class Connection(asyncio.Protocol):
             self._sweep_timer.cancel()
             self._sweep_timer = None
         self._transport = None
-        self.drop_queued(self.refusal)
-        for future, _, _ in self._in_flight:
-            if not future.done():
-                _UNKNOWN.add()
-                future.set_exception(OutcomeUnknown(self.refusal))
-        self._in_flight.clear()
         if not self.lost.done():
             self.lost.set_result(None)
+        unknown = [reply for reply, _, _ in self._in_flight if not reply.done()]
+        self._in_flight.clear()
+        self.drop_queued(self.refusal)
+        _fail_unknown(unknown, self.refusal)
 
     def pause_writing(self) -> None:
         """Keep commands in the queue, where they still can be withdrawn: called by the loop."""
@@ -197,7 +196,12 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._flush()
 
-    def _set_error(self, future: asyncio.Future[Any], error: StoreError) -> None:
+    def _abort_unasked(self, value: Any) -> None:
+        # A server that is full says so unasked before it hangs up.
+        said = f": {value}" if isinstance(value, StoreError) else ""
+        self.abort(f"the store sent a reply that nothing asked for{said}")
+
+    def _set_error(self, reply: Reply[Any], error: StoreError) -> None:
         if (
             isinstance(error, NotExecuted)
             and error.code == "READONLY"
@@ -209,7 +213,7 @@ class Connection(asyncio.Protocol):
         elif error.code != "NOSCRIPT":
             # A forgotten script is sent again; nobody notices.
             _ERRORS["refused"].add()
-        future.set_exception(error)
+        reply.set_exception(error)
 
     def _flush(self) -> None:
         self._flush_scheduled = False
@@ -221,19 +225,20 @@ class Connection(asyncio.Protocol):
         room = IN_FLIGHT_MAX - len(in_flight)
         now, now_ns = self._loop.time(), meters.now_ns()
         parts: list[bytes] = []
+        late: list[Reply[Any]] = []
         while queued and room > 0:
-            packed, future, deadline = queued.popleft()
-            if future.done():
+            packed, reply, deadline = queued.popleft()
+            if reply.done():
                 continue  # its caller went away
             if deadline <= now:
-                _NOT_SENT.add()
-                future.set_exception(NotExecuted("the deadline passed before the command was sent"))
+                late.append(reply)
                 continue
             parts.append(packed)
-            in_flight.append((future, deadline, now_ns))
+            in_flight.append((reply, deadline, now_ns))
             room -= 1
         if parts:
             transport.write(b"".join(parts))
+        _fail_not_sent(late, _TOO_LATE)
 
     def _sweep_no_later_than(self, deadline: float) -> None:
         if self._sweep_timer is not None:
@@ -247,30 +252,36 @@ class Connection(asyncio.Protocol):
         now = self._loop.time() + 0.001
         self._sweep_at = math.inf
         self._sweep_timer = None
-        earliest = math.inf
-        missed = 0
-        for future, deadline, _ in self._in_flight:
-            if future.done():
-                continue
-            if deadline > now:
-                earliest = min(earliest, deadline)
-                continue
-            _UNKNOWN.add()
-            future.set_exception(OutcomeUnknown("the store did not answer within the deadline"))
-            missed += 1
-        for _, future, deadline in self._queued:
-            if future.done():
-                continue
-            if deadline > now:
-                earliest = min(earliest, deadline)
-                continue
-            _NOT_SENT.add()
-            future.set_exception(NotExecuted("the deadline passed before the command was sent"))
+        sent = [(reply, due) for reply, due, _ in self._in_flight if not reply.done()]
+        unsent = [(reply, due) for _, reply, due in self._queued if not reply.done()]
+        missed = [reply for reply, due in sent if due <= now]
+        late = [reply for reply, due in unsent if due <= now]
+        earliest = min((due for _, due in (*sent, *unsent) if due > now), default=math.inf)
         if earliest < math.inf:
             self._sweep_no_later_than(earliest)
         if missed:
-            self._health.missed(missed)
+            self._health.missed(len(missed))
+        _fail_unknown(missed, "the store did not answer within the deadline")
+        _fail_not_sent(late, _TOO_LATE)
 
     def _close_if_finished(self) -> None:
         if self._transport is not None and not self._in_flight and not self._queued:
             self._transport.close()
+
+
+# Whoever waits for a reply goes on when it is there, and may send the next command: so these are
+# called when the connection's own state is settled.
+
+
+def _fail_not_sent(replies: list[Reply[Any]], reason: str) -> None:
+    for reply in replies:
+        if not reply.done():
+            _NOT_SENT.add()
+            reply.set_exception(NotExecuted(reason))
+
+
+def _fail_unknown(replies: list[Reply[Any]], reason: str) -> None:
+    for reply in replies:
+        if not reply.done():
+            _UNKNOWN.add()
+            reply.set_exception(OutcomeUnknown(reason))

@@ -1,0 +1,36 @@
+"""Replies and the errands that wait for them."""
+
+
+cdef class Reply:
+    cdef object _loop
+    cdef object _value
+    cdef object _error
+    cdef int _state
+    #: Who goes on at once when the reply is there, and what the event loop calls then.
+    cdef Errand _errand
+    cdef list _callbacks
+    #: By this asyncio knows a future, and that a task waits for it.
+    cdef public bint _asyncio_future_blocking
+
+    cpdef set_result(self, value)
+    cpdef set_exception(self, error)
+    cdef check_pending(self)
+    cdef tell(self)
+
+
+cdef class Errand:
+    cdef object _coroutine
+    cdef object _on_end
+    cdef object _subject
+    #: The task that it has become; the event loop itself keeps only weak references.
+    cdef object _task
+
+    cdef go_on(self)
+    cdef become_task(self, awaited)
+    cdef end(self, value, error)
+
+
+cdef class Rest:
+    cdef object _coroutine
+    cdef object _awaited
+    cdef bint _is_waiting
