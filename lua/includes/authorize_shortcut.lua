@@ -23,6 +23,7 @@ repeat
     break
   end
 
+  --- @counter of request_call_class
   local is_inbound = request_direction == DIRECTION_INBOUND and 1 or 0
   local is_limited = false
   --- @unpack i4 as step_seconds, each i8 as step_hold from ARGV[6]
@@ -54,17 +55,12 @@ repeat
       account_arrival_us = account_arrival_us + limits_arrival_interval_us
     end
     local class_calls
-    if request_call_class == CLASS_NATIONAL then
-      class_calls = account_calls_national
-      account_calls_national = class_calls + 1
-    elseif request_call_class == CLASS_INTERNATIONAL then
-      class_calls = account_calls_international
-      account_calls_international = class_calls + 1
-    elseif request_call_class == CLASS_TOLLFREE then
-      class_calls = account_calls_tollfree
-      account_calls_tollfree = class_calls + 1
+    if counter_is_first then
+      class_calls = account_counters_first
+      account_counters_first = class_calls + 1
     else
-      break
+      class_calls = account_counters_second
+      account_counters_second = class_calls + 1
     end
     if (limits_calls_max >= 0 and account_calls >= limits_calls_max)
       or (limits_class_calls_max >= 0 and class_calls >= limits_class_calls_max) then
@@ -80,8 +76,13 @@ repeat
     elseif wanted_trunk_covered == 1 then
       local inbound = account_trunks_inbound + is_inbound
       local outbound = account_trunks_outbound + 1 - is_inbound
-      local over = math.max(0, inbound - limits_trunks_inbound)
-        + math.max(0, outbound - limits_trunks_outbound) - limits_trunks_twoway
+      local over = 0 - limits_trunks_twoway
+      if inbound > limits_trunks_inbound then
+        over = over + inbound - limits_trunks_inbound
+      end
+      if outbound > limits_trunks_outbound then
+        over = over + outbound - limits_trunks_outbound
+      end
       if over <= 0 then
         call_billing_leg = BILLING_TRUNK
         account_trunks_inbound, account_trunks_outbound = inbound, outbound
@@ -96,17 +97,19 @@ repeat
     end
 
     local room = BOUND_MICROS - account_held
-    if limits_unlimited == 0 then
-      room = math.min(room, account_balance - account_held + limits_credit_limit)
+    if limits_unlimited == 0 and account_balance - account_held + limits_credit_limit < room then
+      room = account_balance - account_held + limits_credit_limit
     end
     if call_billing_leg == BILLING_PER_MINUTE and wanted_needs_credit == 1 and room <= 0 then
       break
     end
-    if limits_daily_limit >= 0 then
-      room = math.min(room, limits_daily_limit - account_day_spend - account_held)
+    if limits_daily_limit >= 0
+      and limits_daily_limit - account_day_spend - account_held < room then
+      room = limits_daily_limit - account_day_spend - account_held
     end
-    if limits_monthly_limit >= 0 then
-      room = math.min(room, limits_monthly_limit - account_month_spend - account_held)
+    if limits_monthly_limit >= 0
+      and limits_monthly_limit - account_month_spend - account_held < room then
+      room = limits_monthly_limit - account_month_spend - account_held
     end
     if call_billing_leg == BILLING_PER_MINUTE then
       if step_hold_leg > 0 and step_hold_leg > room then
@@ -147,6 +150,6 @@ repeat
   --- @each leg
   call("HSET", KEYS[8 + leg], "s", state_leg)
   --- @end
-  return {REASON_OK, call_granted_seconds, call_final, 0, now_us,
-    EACH(call_billing_leg, call_held_leg, credit_left_leg)}
+  return ANSWER(REASON_OK, call_granted_seconds, call_final, 0, now_us,
+    EACH(call_billing_leg, call_held_leg, credit_left_leg))
 until true

@@ -17,6 +17,7 @@ repeat
     break
   end
 
+  --- @counter of call_call_class
   --- @unpack each i8 as cost from ARGV[4]
   --- @each leg
   local entry_billing_leg, tombstone_billing_leg = call_billing_leg, call_billing_leg
@@ -37,35 +38,41 @@ repeat
     account_held = account_held - call_held_leg
     account_used = account_used - call_used_leg
     account_calls = account_calls - 1
-    if call_call_class == CLASS_NATIONAL then
-      account_calls_national = account_calls_national - 1
-    elseif call_call_class == CLASS_INTERNATIONAL then
-      account_calls_international = account_calls_international - 1
-    elseif call_call_class == CLASS_TOLLFREE then
-      account_calls_tollfree = account_calls_tollfree - 1
+    if counter_is_first then
+      account_counters_first = account_counters_first - 1
     else
-      break
+      account_counters_second = account_counters_second - 1
     end
     if call_billing_leg == BILLING_TRUNK or call_billing_leg == BILLING_BURST then
-      if call_direction == DIRECTION_INBOUND then
-        account_trunks_inbound = account_trunks_inbound - 1
-      else
-        account_trunks_outbound = account_trunks_outbound - 1
-      end
+      -- The trunks of a leg that pays by the minute stay packed, before eight bytes of another.
+      local packed_calls = account_packed_counters_third
+      local place = #packed_calls - (call_direction == DIRECTION_INBOUND and 24 or 16)
+      local trunks = struct.unpack(">i8", packed_calls, place + 1)
+      account_packed_counters_third = string.sub(packed_calls, 1, place)
+        .. struct.pack(">i8", trunks - 1) .. string.sub(packed_calls, place + 9)
     end
 
     account_day_spend = account_day_spend - entry_amount_leg
     account_month_spend = account_month_spend - entry_amount_leg
     account_balance = account_balance + entry_amount_leg
     account_sequence = account_sequence + 1
-    if account_balance - account_used <= limits_quiet_above
-      or (limits_daily_limit >= 0 and account_day_mark < 2
-        and account_day_spend * 100 >= limits_daily_limit * SPEND_WARNING_PERCENT
-        and (account_day_mark < 1 or account_day_spend >= limits_daily_limit))
-      or (limits_monthly_limit >= 0 and account_month_mark < 2
-        and account_month_spend * 100 >= limits_monthly_limit * SPEND_WARNING_PERCENT
-        and (account_month_mark < 1 or account_month_spend >= limits_monthly_limit)) then
+    if account_balance - account_used <= limits_quiet_above then
       break
+    end
+    if (limits_daily_limit >= 0
+        and account_day_spend * 100 >= limits_daily_limit * SPEND_WARNING_PERCENT)
+      or (limits_monthly_limit >= 0
+        and account_month_spend * 100 >= limits_monthly_limit * SPEND_WARNING_PERCENT) then
+      -- Told already? The marks of an account far from its limits stay packed.
+      --- @unpack i8 as day_mark, i8 as month_mark from account_packed_day_mark
+      if (limits_daily_limit >= 0 and day_mark < 2
+          and account_day_spend * 100 >= limits_daily_limit * SPEND_WARNING_PERCENT
+          and (day_mark < 1 or account_day_spend >= limits_daily_limit))
+        or (limits_monthly_limit >= 0 and month_mark < 2
+          and account_month_spend * 100 >= limits_monthly_limit * SPEND_WARNING_PERCENT
+          and (month_mark < 1 or account_month_spend >= limits_monthly_limit)) then
+        break
+      end
     end
     entry_sequence_leg, entry_balance_leg = account_sequence, account_balance
     state_leg = PACKED("account_state as account_")
@@ -89,6 +96,6 @@ repeat
   --- @each leg
   call("HSET", KEYS[8 + leg], "s", state_leg)
   --- @end
-  return {REASON_OK, request_seconds, 0, entry_sequence,
-    EACH(call_billing_leg, cost_leg, entry_balance_leg)}
+  return ANSWER(REASON_OK, request_seconds, 0, entry_sequence,
+    EACH(call_billing_leg, cost_leg, entry_balance_leg))
 until true

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from authz.store.embedded import EmbeddedStore
+from authz.store.replies import read_answer
 from benchmarks.instructions import CountingStore, missing_tools
 from benchmarks.live_calls import load_live_calls
 from benchmarks.minimal import MinimalPair
@@ -98,7 +99,7 @@ class Subjects:
                     continue
                 costs[name, kind], replies = meter(subject.commands(kind, call_ids))
                 success = 1 if subject is self._pair else 0
-                refused = [reply for reply in replies if reply[0] != success]
+                refused = [reply for reply in replies if read_answer(reply)[0] != success]
                 if refused:
                     raise RuntimeError(f"{name}: {len(refused)} {kind} were refused: {refused[0]}")
         return costs

@@ -33,6 +33,7 @@ from authz.store.layouts import (
     TOMBSTONE,
 )
 from authz.store.records import ledger_strings
+from authz.store.replies import read_answer
 from authz.store.scripts import flatten
 
 NOW = 1_790_000_000
@@ -325,10 +326,11 @@ class Case:
             keys.bucket(tag), keys.ledger(tag), keys.events(tag), *of_the_hour[self.verb],
             *(keys.account(tag, name) for name in ACCOUNTS[: self.legs]),
         ]  # fmt: skip
-        return await store.execute(
+        answer = await store.execute(
             "EVAL", source, len(script_keys), *script_keys, *self.arguments, *self.limits,
             deadline_ms=5_000,
         )  # fmt: skip
+        return read_answer(answer)
 
     async def left(self, store: StoreClient, tag: str) -> list[Any]:
         """Return everything that is in the store under this tag."""
