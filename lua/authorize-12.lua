@@ -141,7 +141,7 @@ end
 -- Writes the call and every account's new state; from here on nothing can fail.
 local function admit(accounts, leg_requests, billings, rooms, holds, seconds, final)
   local head = {
-    layout = LAYOUT_NUMBER, state = STATE_OPEN, call_class = request.call_class,
+    layout = LAYOUT_CALL, state = STATE_OPEN, call_class = request.call_class,
     direction = request.direction, legs = legs, final = final,
     reported = request.used_seconds > 0 and 1 or 0,
     marks = request.marks, attempt = request.attempt, request = ARGV[4],
@@ -172,6 +172,7 @@ local function admit(accounts, leg_requests, billings, rooms, holds, seconds, fi
       room = rooms[leg]}
   end
   if request.dry_run == 0 then
+    enter_filter(KEYS[3], ARGV[2])
     redis.call("SET", KEYS[1], pack_call(head, call_legs, ARGV[5]))
     redis.call("ZADD", KEYS[2], head.lease_ms, ARGV[3])
     store_accounts(accounts)

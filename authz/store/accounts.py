@@ -194,10 +194,11 @@ class HourKeys(NamedTuple):
     """Keys of tombstones that an hour of the store (hours since 1970-01-01) goes with."""
 
     hour: int
-    #: What an authorize looks at: the filters of the hour's day and of the day before.
+    #: The filters of the hour's day, into which an authorize enters its call, and of the day
+    #: before, at which it looks.
     filters: tuple[bytes, bytes]
-    #: What a settle writes: the hour's tombstones and its day's filter.
-    tombstones: tuple[bytes, bytes]
+    #: What a settle writes: the hour's tombstones.
+    tombstones: tuple[bytes]
 
 
 class Chain:
@@ -252,7 +253,7 @@ class Chain:
         if known is None or known.hour != hour:
             today, before = (keys.closed_filter(self.tag, hour // 24 - back) for back in (0, 1))
             closed = keys.closed(self.tag, hour)
-            known = self._hour_keys = HourKeys(hour, (today, before), (closed, today))
+            known = self._hour_keys = HourKeys(hour, (today, before), (closed,))
         return known
 
     def validity(self, at: int) -> tuple[int, int]:

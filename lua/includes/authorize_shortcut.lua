@@ -12,7 +12,7 @@ repeat
   end
 
   local bit = struct.unpack(">I4", ARGV[2]) % CLOSED_FILTER_BITS
-  local is_used = call("GETBIT", KEYS[7], bit) == 1 or call("GETBIT", KEYS[8], bit) == 1
+  local is_used = call("GETBIT", KEYS[8], bit) == 1
   if request_closed_hours > 24 then
     for hour = request_hour - 48, request_hour - request_closed_hours - 23, -24 do
       local day = string.format("filter:%.0f", math.floor(hour / 24))
@@ -125,7 +125,7 @@ repeat
   end
   --- @end
 
-  local call_layout, call_state, call_legs = LAYOUT_NUMBER, STATE_OPEN, legs
+  local call_layout, call_state, call_legs = LAYOUT_CALL, STATE_OPEN, legs
   local call_call_class, call_direction = request_call_class, request_direction
   local call_marks, call_attempt, call_request = request_marks, request_attempt, ARGV[4]
   local call_authorized_us, call_ring_seconds = now_us, request_ring_seconds
@@ -140,10 +140,15 @@ repeat
   local call_lease_ms = now_ms
     + (lasting_seconds + request_ring_seconds + request_grace_seconds) * 1000
 
-  -- The first write, and at once the proof that the call is new.
+  -- The first write, and at once the proof that the id has not been used today.
+  if call("SETBIT", KEYS[7], bit, 1) == 1 then
+    break
+  end
+  -- The second one proves that the call is new also if it began before today.
   local tail = ARGV[5]
   if not call("SET", KEYS[1],
     PACKED("call_head as call_, each call_leg as call_, text as tail"), "NX") then
+    call("SETBIT", KEYS[7], bit, 0)
     break
   end
   call("ZADD", KEYS[2], call_lease_ms, ARGV[3])

@@ -1,5 +1,5 @@
 -- The common settle: an open call that this daemon knows, current accounts, no alert due. Books only
--- what the rules in settle-12.lua book alike; they decide on all else.
+-- what the rules in settle-11.lua book alike; they decide on all else.
 local call = redis.call
 repeat
   local record = call("GET", KEYS[1])
@@ -8,10 +8,13 @@ repeat
   end
   --- @unpack settle as request_ from ARGV[1]
   --- @unpack call_head as call_, each call_leg as call_ from record
-  if call_state ~= STATE_OPEN or call_attempt ~= request_attempt or call_legs ~= legs
+  if call_layout ~= LAYOUT_CALL or call_state ~= STATE_OPEN or call_attempt ~= request_attempt or call_legs ~= legs
     or (call_granted_seconds >= 0 and request_seconds > call_granted_seconds)
     or now_seconds < request_valid_from or now_seconds >= request_valid_until
     or now_seconds - now_seconds % 3600 ~= request_hour * 3600
+    -- One that was authorized today is in the filter already.
+    or call_authorized_us < (request_hour - request_hour % 24) * 3600000000
+    or call_authorized_us > now_us
     -- The first tombstone of an hour also says when its hash may go.
     or call("HLEN", KEYS[7]) == 0 then
     break
@@ -24,7 +27,7 @@ repeat
   local entry_amount_leg, tombstone_cost_leg = call_charged_leg - cost_leg, cost_leg
   local entry_sequence_leg, entry_balance_leg, state_leg
   do
-    local packed = call("HGET", KEYS[8 + leg], "s")
+    local packed = call("HGET", KEYS[7 + leg], "s")
     if not packed then
       break
     end
@@ -82,7 +85,6 @@ repeat
   -- The first write frees memory: a settle passes also when the store is full.
   call("DEL", KEYS[1])
   call("ZREM", KEYS[2], ARGV[3])
-  call("SETBIT", KEYS[8], struct.unpack(">I4", ARGV[2]) % CLOSED_FILTER_BITS, 1)
   local tombstone_layout, tombstone_legs, tombstone_seconds = LAYOUT_NUMBER, legs, request_seconds
   call("HSET", KEYS[7], ARGV[2],
     PACKED("tombstone as tombstone_, each tombstone_leg as tombstone_"))
@@ -94,7 +96,7 @@ repeat
   call("XADD", KEYS[5], "*", "e",
     PACKED("ledger_head as entry_, each ledger_leg as entry_, text as strings"))
   --- @each leg
-  call("HSET", KEYS[8 + leg], "s", state_leg)
+  call("HSET", KEYS[7 + leg], "s", state_leg)
   --- @end
   return ANSWER(REASON_OK, request_seconds, 0, entry_sequence,
     EACH(call_billing_leg, cost_leg, entry_balance_leg))
