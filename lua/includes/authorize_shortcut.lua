@@ -1,5 +1,5 @@
 -- The common authorize: a new call, current accounts, nothing in the way, the full chunk fits every
--- leg. Admits only what the rules in authorize-12.lua admit alike; they decide on all else.
+-- leg. Admits only what the rules in authorize-10.lua admit alike; they decide on all else.
 local call = redis.call
 repeat
   --- @unpack authorize as request_ from ARGV[1]
@@ -12,7 +12,7 @@ repeat
   end
 
   local bit = struct.unpack(">I4", ARGV[2]) % CLOSED_FILTER_BITS
-  local is_used = call("GETBIT", KEYS[8], bit) == 1
+  local is_used = call("GETBIT", KEYS[6], bit) == 1
   if request_closed_hours > 24 then
     for hour = request_hour - 48, request_hour - request_closed_hours - 23, -24 do
       local day = string.format("filter:%.0f", math.floor(hour / 24))
@@ -26,19 +26,18 @@ repeat
   --- @counter of request_call_class
   local is_inbound = request_direction == DIRECTION_INBOUND and 1 or 0
   local is_limited = false
-  --- @unpack i4 as step_seconds, each i8 as step_hold from ARGV[6]
+  --- @unpack each leg_request as wanted_, i4 as step_seconds, each i8 as step_hold from ARGV[6]
   --- @each leg
   local call_billing_leg = BILLING_PER_MINUTE
   local call_held_leg, call_used_leg, call_charged_leg = 0, 0, 0
   local call_room_leg, credit_left_leg, state_leg
   do
-    local packed = call("HGET", KEYS[8 + leg], "s")
+    local packed = call("HGET", KEYS[6 + leg], "s")
     if not packed then
       break
     end
     --- @unpack account_state as account_ from packed
-    --- @unpack limits as limits_ from ARGV[6 + legs + leg]
-    --- @unpack leg_request as wanted_ from ARGV[6 + leg]
+    --- @unpack limits as limits_ from ARGV[6 + leg]
     if account_version ~= limits_version
       or account_day ~= limits_day or account_month ~= limits_month then
       break
@@ -69,11 +68,11 @@ repeat
     account_calls = account_calls + 1
 
     if request_exempt == 1 then
-      if wanted_has_rate >= EXCUSE_PAYMENT then
+      if wanted_has_rate_leg >= EXCUSE_PAYMENT then
         break
       end
       call_billing_leg = BILLING_FREE
-    elseif wanted_trunk_covered == 1 then
+    elseif wanted_trunk_covered_leg == 1 then
       local inbound = account_trunks_inbound + is_inbound
       local outbound = account_trunks_outbound + 1 - is_inbound
       local over = 0 - limits_trunks_twoway
@@ -92,7 +91,7 @@ repeat
       end
     end
     if call_billing_leg == BILLING_PER_MINUTE
-      and (limits_per_minute == 0 or wanted_has_rate ~= 1) then
+      and (limits_per_minute == 0 or wanted_has_rate_leg ~= 1) then
       break
     end
 
@@ -100,7 +99,7 @@ repeat
     if limits_unlimited == 0 and account_balance - account_held + limits_credit_limit < room then
       room = account_balance - account_held + limits_credit_limit
     end
-    if call_billing_leg == BILLING_PER_MINUTE and wanted_needs_credit == 1 and room <= 0 then
+    if call_billing_leg == BILLING_PER_MINUTE and wanted_needs_credit_leg == 1 and room <= 0 then
       break
     end
     if limits_daily_limit >= 0
@@ -115,7 +114,7 @@ repeat
       if step_hold_leg > 0 and step_hold_leg > room then
         break
       end
-      is_limited = is_limited or wanted_limiting == 1
+      is_limited = is_limited or wanted_limiting_leg == 1
       call_held_leg = step_hold_leg
       account_held = account_held + step_hold_leg
     end
@@ -141,19 +140,19 @@ repeat
     + (lasting_seconds + request_ring_seconds + request_grace_seconds) * 1000
 
   -- The first write, and at once the proof that the id has not been used today.
-  if call("SETBIT", KEYS[7], bit, 1) == 1 then
+  if call("SETBIT", KEYS[5], bit, 1) == 1 then
     break
   end
   -- The second one proves that the call is new also if it began before today.
   local tail = ARGV[5]
   if not call("SET", KEYS[1],
     PACKED("call_head as call_, each call_leg as call_, text as tail"), "NX") then
-    call("SETBIT", KEYS[7], bit, 0)
+    call("SETBIT", KEYS[5], bit, 0)
     break
   end
   call("ZADD", KEYS[2], call_lease_ms, ARGV[3])
   --- @each leg
-  call("HSET", KEYS[8 + leg], "s", state_leg)
+  call("HSET", KEYS[6 + leg], "s", state_leg)
   --- @end
   return ANSWER(REASON_OK, call_granted_seconds, call_final, 0, now_us,
     EACH(call_billing_leg, call_held_leg, credit_left_leg))

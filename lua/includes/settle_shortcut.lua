@@ -6,7 +6,7 @@ repeat
   if not record or #record < SIZE_call_head + legs * SIZE_call_leg then
     break
   end
-  --- @unpack settle as request_ from ARGV[1]
+  --- @unpack settle as request_, each i8 as cost from ARGV[1]
   --- @unpack call_head as call_, each call_leg as call_ from record
   if call_layout ~= LAYOUT_CALL or call_state ~= STATE_OPEN or call_attempt ~= request_attempt or call_legs ~= legs
     or (call_granted_seconds >= 0 and request_seconds > call_granted_seconds)
@@ -21,7 +21,6 @@ repeat
   end
 
   --- @counter of call_call_class
-  --- @unpack each i8 as cost from ARGV[4]
   --- @each leg
   local entry_billing_leg, tombstone_billing_leg = call_billing_leg, call_billing_leg
   local entry_amount_leg, tombstone_cost_leg = call_charged_leg - cost_leg, cost_leg
@@ -32,7 +31,7 @@ repeat
       break
     end
     --- @unpack account_state as account_ from packed
-    --- @unpack limits as limits_ from ARGV[5 + leg]
+    --- @unpack limits as limits_ from ARGV[4 + leg]
     if account_version ~= limits_version
       or account_day ~= limits_day or account_month ~= limits_month then
       break
@@ -92,7 +91,7 @@ repeat
   local entry_call_class, entry_direction = call_call_class, call_direction
   local entry_legs, entry_seconds, entry_started_at = legs, request_seconds, request_started_at
   local entry_sequence = call("HINCRBY", KEYS[4], "sequence", 1)
-  local strings = ARGV[5]
+  local strings = ARGV[4]
   call("XADD", KEYS[5], "*", "e",
     PACKED("ledger_head as entry_, each ledger_leg as entry_, text as strings"))
   --- @each leg

@@ -38,7 +38,7 @@ MINIMAL: Final = "minimal"
 KINDS: Final = ("authorize", "reserve", "settle")
 #: Nothing rewrites the log in the middle of a measurement.
 QUIET: Final = {"auto-aof-rewrite-percentage": "0"}
-_COUNTED_CALLS: Final = 200
+_COUNTED_CALLS: Final = 600
 #: Led before, uncounted: with few entries the hour's tombstones and the leases are lists, which a
 #: store searches from end to end, and not what they are in any store that is in use.
 _CALLS_BEFORE_COUNTING: Final = 1_000

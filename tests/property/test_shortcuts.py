@@ -256,8 +256,8 @@ class Case:
             hour=self.usually(HOUR, HOUR - 1),
             **self._validity(),
         )
-        requests = [self._leg_request() for _ in range(self.legs)]
-        return [head, DIGEST, b"leaf:call", b"question", b"a tail", self._steps(), *requests]
+        wanted = b"".join(self._leg_request() for _ in range(self.legs)) + self._steps()
+        return [head, DIGEST, b"leaf:call", b"question", b"a tail", wanted]
 
     def _leg_request(self) -> bytes:
         rng = self.rng
@@ -299,7 +299,7 @@ class Case:
             ring_seconds=180,
             **self._validity(),
         )
-        return [head, DIGEST, b"leaf:call", self._costs(), self._strings()]
+        return [head + self._costs(), DIGEST, b"leaf:call", self._strings()]
 
     def _filter_days(self) -> set[int]:
         days = {DAY - self.filtered + 1} if self.filtered else set()
@@ -337,7 +337,8 @@ class Case:
         }
         script_keys = [
             keys.call(tag, "leaf", "call"), keys.leases(tag), keys.closed_prefix(tag),
-            keys.bucket(tag), keys.ledger(tag), keys.events(tag), *of_the_hour[self.verb],
+            *([] if self.verb == "authorize" else [keys.bucket(tag), keys.ledger(tag)]),
+            keys.events(tag), *of_the_hour[self.verb],
             *(keys.account(tag, name) for name in ACCOUNTS[: self.legs]),
         ]  # fmt: skip
         answer = await store.execute(

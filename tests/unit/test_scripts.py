@@ -33,7 +33,7 @@ def test_every_script_is_flat_and_has_numbers_for_names():
 
 def test_the_name_says_the_number_of_keys():
     assert script_for("post", 2).number_of_keys == 10
-    assert [script_for("authorize", legs).number_of_keys for legs in (1, 4)] == [9, 12]
+    assert [script_for("authorize", legs).number_of_keys for legs in (1, 4)] == [7, 10]
 
 
 def test_an_include_is_taken_once():
