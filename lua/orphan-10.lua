@@ -59,6 +59,7 @@ local function claim()
   redis.call("DEL", KEYS[1])
   redis.call("ZREM", KEYS[2], ARGV[3])
   redis.call("SET", KEYS[1], pack_call(head, call_legs, tail), "EX", request.closed_hours * 3600)
+  expire_filter(KEYS[3], head.authorized_us, request.closed_hours)
   append_entry(KEYS[4], KEYS[5], accounts,
     {kind = KIND_CALL, marks = head.marks + MARK_PROVISIONAL, call_class = head.call_class,
       direction = head.direction, seconds = head.used_seconds,

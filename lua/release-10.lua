@@ -1,7 +1,7 @@
 -- Purpose: take back a call that the daemon has refused although its script allowed it (the
 --   answer came too late). Nothing was charged, so nothing is booked and the id stays free.
--- KEYS: 1 call, 2 leases, 3..6 unused, 7..10 accounts, leaf first
--- ARGV: 1 packed settle (only `attempt` counts), 2 unused, 3 member of the leases
+-- KEYS: 1 call, 2 leases, 3 prefix of the closed hashes, 4..6 unused, 7..10 accounts, leaf first
+-- ARGV: 1 packed settle (only `attempt` and `closed_hours` count), 2 unused, 3 member of the leases
 -- Returns: {0} or {OUTCOME_UNKNOWN_CALL} when another attempt has adopted the call, or none is open
 -- Emits: nothing
 --- @include "settlement"
@@ -27,6 +27,7 @@ local function release()
   release_call(accounts, head, call_legs)
   redis.call("DEL", KEYS[1])
   redis.call("ZREM", KEYS[2], ARGV[3])
+  expire_filter(KEYS[3], head.authorized_us, request.closed_hours)
   store_accounts(accounts)
   return {0}
 end

@@ -38,7 +38,7 @@ async def _run(
         script,
         chain.call_keys(call_id)
         if script.legs is None
-        else chain.leg_keys(call_id, named.get(name, ())),
+        else chain.leg_keys(name, call_id, named.get(name, ())),
         [*arguments, *limits],
     )
     return reply
@@ -98,8 +98,7 @@ async def authorize(
             keys.call_member(account, call_id),
             b"question",
             tail,
-            pack_steps([(60, holds)], len(holds)),
-            *leg_requests,
+            b"".join(leg_requests) + pack_steps([(60, holds)], len(holds)),
         ],
         call_class=call_class,
     )
@@ -168,10 +167,10 @@ async def _end(
         account,
         call_id,
         [
-            packed,
+            *([packed + pack_costs(costs)] if script == "settle" else [packed]),
             keys.call_digest(account, call_id),
             third,
-            pack_costs(costs),
+            *([] if script == "settle" else [pack_costs(costs)]),
             ledger_strings(names, call_id),
         ],
     )

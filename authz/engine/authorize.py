@@ -76,8 +76,7 @@ class _Offer:
             member,
             request_digest(request.to, request.direction, request.switch),
             pack_tail(call.number, request.to, request.switch or "", terms.packed_rates),
-            pack_steps(steps, len(chain.accounts)),
-            *terms.packed_leg_requests,
+            terms.packed_leg_requests + pack_steps(steps, len(chain.accounts)),
             *chain.limits(call.call_class, self.now),
         ]
 

@@ -69,7 +69,7 @@ class Context:
         if script.legs is None:
             script_keys = chain.call_keys(call_id)
         else:
-            script_keys = chain.leg_keys(call_id, hour_keys)
+            script_keys = chain.leg_keys(name, call_id, hour_keys)
         return self.client.call_script(script, script_keys, arguments, deadline_ms)
 
     def is_stale(self, reply: list[Any], chain: Chain) -> bool:

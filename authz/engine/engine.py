@@ -310,7 +310,7 @@ class Engine:
                     chain,
                     request.call_id,
                     [
-                        SETTLE.pack(attempt=call.attempt),
+                        SETTLE.pack(attempt=call.attempt, closed_hours=self.context.closed_hours),
                         b"",
                         keys.call_member(request.account, request.call_id),
                     ],

@@ -164,10 +164,9 @@ async def _settle(
         chain,
         request.call_id,
         [
-            _numbers(context, chain, request, plan, started_at, hour_keys.hour),
+            _numbers(context, chain, request, plan, started_at, hour_keys.hour) + pack_costs(costs),
             keys.member_digest(member),
             member,
-            pack_costs(costs),
             _strings(chain, request, number),
             *_limits(context, chain, plan),
         ],

@@ -137,7 +137,7 @@ class Terms:
             return rate.seconds_for(amount, self._answered_at, limit)
         return rate.hold_seconds_for(amount, self._now, self._ring_seconds, limit)
 
-    def _pack_leg_requests(self, call: Call) -> list[bytes]:
+    def _pack_leg_requests(self, call: Call) -> bytes:
         """Return what the script is told of each leg besides its holds."""
         inbound_tollfree = (
             call.direction == Direction.INBOUND and call.call_class == CallClass.TOLLFREE
@@ -162,7 +162,7 @@ class Terms:
                     used=used,
                 )
             )
-        return packed
+        return b"".join(packed)
 
 
 class TermsBook:

@@ -194,10 +194,11 @@ class HourKeys(NamedTuple):
     """Keys of tombstones that an hour of the store (hours since 1970-01-01) goes with."""
 
     hour: int
-    #: What an authorize looks at: the filters of the hour's day and of the day before.
+    #: The filters of the hour's day, into which an authorize enters its call, and of the day
+    #: before, at which it looks.
     filters: tuple[bytes, bytes]
-    #: What a settle writes: the hour's tombstones and its day's filter.
-    tombstones: tuple[bytes, bytes]
+    #: What a settle writes: the hour's tombstones.
+    tombstones: tuple[bytes]
 
 
 class Chain:
@@ -231,6 +232,8 @@ class Chain:
             self.ledger_key,
             self.events_key,
         )
+        # Every key that is passed costs the store as much as reading a number from a record.
+        self._authorize_keys = (self.leases_key, self.closed_prefix, self.events_key)
         self._own_keys = tuple(chain_keys)
         self._hour_keys: HourKeys | None = None
         self._validity = (0, 0)
@@ -240,10 +243,11 @@ class Chain:
         """Return the ten keys that every script about one call takes."""
         return [self._call_prefix + call_id.encode(), *self._shared_keys, *self.account_keys]
 
-    def leg_keys(self, call_id: str, hour_keys: Sequence[bytes]) -> list[bytes]:
+    def leg_keys(self, verb: str, call_id: str, hour_keys: Sequence[bytes]) -> list[bytes]:
         """Return the keys of a script that exists for each length of a chain."""
         call_key = self._call_prefix + call_id.encode()
-        return [call_key, *self._shared_keys, *hour_keys, *self._own_keys]
+        shared = self._authorize_keys if verb == "authorize" else self._shared_keys
+        return [call_key, *shared, *hour_keys, *self._own_keys]
 
     def hour_keys(self, at: int) -> HourKeys:
         """Return the keys that go with the hour of store second `at`."""
@@ -252,7 +256,7 @@ class Chain:
         if known is None or known.hour != hour:
             today, before = (keys.closed_filter(self.tag, hour // 24 - back) for back in (0, 1))
             closed = keys.closed(self.tag, hour)
-            known = self._hour_keys = HourKeys(hour, (today, before), (closed, today))
+            known = self._hour_keys = HourKeys(hour, (today, before), (closed,))
         return known
 
     def validity(self, at: int) -> tuple[int, int]:

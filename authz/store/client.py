@@ -17,6 +17,7 @@ from authz.errors import InvariantError, NotExecuted, OutcomeUnknown, StoreError
 from authz.store.connection import Connection, pack_command
 from authz.store.handshake import open_connection
 from authz.store.health import StoreHealth
+from authz.store.replies import read_answer
 from authz.store.url import StoreAddress, parse_store_url
 from authz_ext.packing import pack_script_call
 
@@ -163,7 +164,7 @@ class StoreClient:
         arguments: Sequence[bytes | int],
         deadline_ms: int = 1_000,
     ) -> Any:
-        """Run a script by its SHA-1 and return its reply; all keys lie in one slot.
+        """Run a script by its SHA-1 and return its answer; all keys lie in one slot.
 
         A server that has forgotten the script is given it and asked once more. The deadline
         covers all of that.
@@ -175,12 +176,15 @@ class StoreClient:
         deadline = self._time() + deadline_ms / 1000
         packed = pack_script_call(script.sha1, keys, arguments)
         try:
-            return await self._submit(packed, deadline)
+            answer = await self._submit(packed, deadline)
         except NotExecuted as error:
             if error.code != "NOSCRIPT":
                 raise
-        await self._load(script, deadline)
-        return await self._submit(packed, deadline)
+            answer = None
+        if answer is None:
+            await self._load(script, deadline)
+            answer = await self._submit(packed, deadline)
+        return answer if script.legs is None else read_answer(answer)
 
     async def close(self) -> None:
         """Send what is queued, wait for the answers (1 s at most), and disconnect."""

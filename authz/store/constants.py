@@ -10,7 +10,7 @@ import enum
 
 from authz.money import BOUND_MICROS
 from authz.reasons import REASONS, Billing, CallClass, Direction, Excuse, Outcome
-from authz.store.layouts import LAYOUT_NUMBER, NONE
+from authz.store.layouts import CALL_LAYOUT_NUMBER, LAYOUT_NUMBER, NONE
 
 
 class State(enum.IntEnum):
@@ -128,6 +128,7 @@ def lua_constants() -> dict[str, int]:
         constants |= {f"{prefix}_{member.name}": int(member) for member in members}
     return constants | {
         "LAYOUT_NUMBER": LAYOUT_NUMBER,
+        "LAYOUT_CALL": CALL_LAYOUT_NUMBER,
         "LIMIT_NONE": NONE,
         "BOUND_MICROS": BOUND_MICROS,
         "TRUNKS_EVENT_SECONDS": TRUNKS_EVENT_SECONDS,

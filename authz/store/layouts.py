@@ -15,6 +15,9 @@ from typing import Any
 NONE = -9_000_000_000_000_000
 #: Number of this generation of record layouts; the first byte or field of every record.
 LAYOUT_NUMBER = 2
+#: First byte of a call record whose id its authorize has entered into the filter of its day;
+#: of an older one only its settle does, see `includes/closed.lua`.
+CALL_LAYOUT_NUMBER = 3
 
 _CODES = {  # ours: (Python struct, Lua struct)
     "i64": ("q", "i8"),

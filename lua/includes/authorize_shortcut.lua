@@ -1,5 +1,5 @@
 -- The common authorize: a new call, current accounts, nothing in the way, the full chunk fits every
--- leg. Admits only what the rules in authorize-12.lua admit alike; they decide on all else.
+-- leg. Admits only what the rules in authorize-10.lua admit alike; they decide on all else.
 local call = redis.call
 repeat
   --- @unpack authorize as request_ from ARGV[1]
@@ -12,7 +12,7 @@ repeat
   end
 
   local bit = struct.unpack(">I4", ARGV[2]) % CLOSED_FILTER_BITS
-  local is_used = call("GETBIT", KEYS[7], bit) == 1 or call("GETBIT", KEYS[8], bit) == 1
+  local is_used = call("GETBIT", KEYS[6], bit) == 1
   if request_closed_hours > 24 then
     for hour = request_hour - 48, request_hour - request_closed_hours - 23, -24 do
       local day = string.format("filter:%.0f", math.floor(hour / 24))
@@ -23,21 +23,21 @@ repeat
     break
   end
 
+  --- @counter of request_call_class
   local is_inbound = request_direction == DIRECTION_INBOUND and 1 or 0
   local is_limited = false
-  --- @unpack i4 as step_seconds, each i8 as step_hold from ARGV[6]
+  --- @unpack each leg_request as wanted_, i4 as step_seconds, each i8 as step_hold from ARGV[6]
   --- @each leg
   local call_billing_leg = BILLING_PER_MINUTE
   local call_held_leg, call_used_leg, call_charged_leg = 0, 0, 0
   local call_room_leg, credit_left_leg, state_leg
   do
-    local packed = call("HGET", KEYS[8 + leg], "s")
+    local packed = call("HGET", KEYS[6 + leg], "s")
     if not packed then
       break
     end
     --- @unpack account_state as account_ from packed
-    --- @unpack limits as limits_ from ARGV[6 + legs + leg]
-    --- @unpack leg_request as wanted_ from ARGV[6 + leg]
+    --- @unpack limits as limits_ from ARGV[6 + leg]
     if account_version ~= limits_version
       or account_day ~= limits_day or account_month ~= limits_month then
       break
@@ -54,17 +54,12 @@ repeat
       account_arrival_us = account_arrival_us + limits_arrival_interval_us
     end
     local class_calls
-    if request_call_class == CLASS_NATIONAL then
-      class_calls = account_calls_national
-      account_calls_national = class_calls + 1
-    elseif request_call_class == CLASS_INTERNATIONAL then
-      class_calls = account_calls_international
-      account_calls_international = class_calls + 1
-    elseif request_call_class == CLASS_TOLLFREE then
-      class_calls = account_calls_tollfree
-      account_calls_tollfree = class_calls + 1
+    if counter_is_first then
+      class_calls = account_counters_first
+      account_counters_first = class_calls + 1
     else
-      break
+      class_calls = account_counters_second
+      account_counters_second = class_calls + 1
     end
     if (limits_calls_max >= 0 and account_calls >= limits_calls_max)
       or (limits_class_calls_max >= 0 and class_calls >= limits_class_calls_max) then
@@ -73,15 +68,20 @@ repeat
     account_calls = account_calls + 1
 
     if request_exempt == 1 then
-      if wanted_has_rate >= EXCUSE_PAYMENT then
+      if wanted_has_rate_leg >= EXCUSE_PAYMENT then
         break
       end
       call_billing_leg = BILLING_FREE
-    elseif wanted_trunk_covered == 1 then
+    elseif wanted_trunk_covered_leg == 1 then
       local inbound = account_trunks_inbound + is_inbound
       local outbound = account_trunks_outbound + 1 - is_inbound
-      local over = math.max(0, inbound - limits_trunks_inbound)
-        + math.max(0, outbound - limits_trunks_outbound) - limits_trunks_twoway
+      local over = 0 - limits_trunks_twoway
+      if inbound > limits_trunks_inbound then
+        over = over + inbound - limits_trunks_inbound
+      end
+      if outbound > limits_trunks_outbound then
+        over = over + outbound - limits_trunks_outbound
+      end
       if over <= 0 then
         call_billing_leg = BILLING_TRUNK
         account_trunks_inbound, account_trunks_outbound = inbound, outbound
@@ -91,28 +91,30 @@ repeat
       end
     end
     if call_billing_leg == BILLING_PER_MINUTE
-      and (limits_per_minute == 0 or wanted_has_rate ~= 1) then
+      and (limits_per_minute == 0 or wanted_has_rate_leg ~= 1) then
       break
     end
 
     local room = BOUND_MICROS - account_held
-    if limits_unlimited == 0 then
-      room = math.min(room, account_balance - account_held + limits_credit_limit)
+    if limits_unlimited == 0 and account_balance - account_held + limits_credit_limit < room then
+      room = account_balance - account_held + limits_credit_limit
     end
-    if call_billing_leg == BILLING_PER_MINUTE and wanted_needs_credit == 1 and room <= 0 then
+    if call_billing_leg == BILLING_PER_MINUTE and wanted_needs_credit_leg == 1 and room <= 0 then
       break
     end
-    if limits_daily_limit >= 0 then
-      room = math.min(room, limits_daily_limit - account_day_spend - account_held)
+    if limits_daily_limit >= 0
+      and limits_daily_limit - account_day_spend - account_held < room then
+      room = limits_daily_limit - account_day_spend - account_held
     end
-    if limits_monthly_limit >= 0 then
-      room = math.min(room, limits_monthly_limit - account_month_spend - account_held)
+    if limits_monthly_limit >= 0
+      and limits_monthly_limit - account_month_spend - account_held < room then
+      room = limits_monthly_limit - account_month_spend - account_held
     end
     if call_billing_leg == BILLING_PER_MINUTE then
       if step_hold_leg > 0 and step_hold_leg > room then
         break
       end
-      is_limited = is_limited or wanted_limiting == 1
+      is_limited = is_limited or wanted_limiting_leg == 1
       call_held_leg = step_hold_leg
       account_held = account_held + step_hold_leg
     end
@@ -122,7 +124,7 @@ repeat
   end
   --- @end
 
-  local call_layout, call_state, call_legs = LAYOUT_NUMBER, STATE_OPEN, legs
+  local call_layout, call_state, call_legs = LAYOUT_CALL, STATE_OPEN, legs
   local call_call_class, call_direction = request_call_class, request_direction
   local call_marks, call_attempt, call_request = request_marks, request_attempt, ARGV[4]
   local call_authorized_us, call_ring_seconds = now_us, request_ring_seconds
@@ -137,16 +139,21 @@ repeat
   local call_lease_ms = now_ms
     + (lasting_seconds + request_ring_seconds + request_grace_seconds) * 1000
 
-  -- The first write, and at once the proof that the call is new.
+  -- The first write, and at once the proof that the id has not been used today.
+  if call("SETBIT", KEYS[5], bit, 1) == 1 then
+    break
+  end
+  -- The second one proves that the call is new also if it began before today.
   local tail = ARGV[5]
   if not call("SET", KEYS[1],
     PACKED("call_head as call_, each call_leg as call_, text as tail"), "NX") then
+    call("SETBIT", KEYS[5], bit, 0)
     break
   end
   call("ZADD", KEYS[2], call_lease_ms, ARGV[3])
   --- @each leg
-  call("HSET", KEYS[8 + leg], "s", state_leg)
+  call("HSET", KEYS[6 + leg], "s", state_leg)
   --- @end
-  return {REASON_OK, call_granted_seconds, call_final, 0, now_us,
-    EACH(call_billing_leg, call_held_leg, credit_left_leg)}
+  return ANSWER(REASON_OK, call_granted_seconds, call_final, 0, now_us,
+    EACH(call_billing_leg, call_held_leg, credit_left_leg))
 until true

@@ -35,14 +35,16 @@ repeat
     if call_billing_leg == BILLING_PER_MINUTE then
       local other_holds = account_held - call_held_leg
       local room = BOUND_MICROS - other_holds
-      if limits_unlimited == 0 then
-        room = math.min(room, account_balance - other_holds + limits_credit_limit)
+      if limits_unlimited == 0 and account_balance - other_holds + limits_credit_limit < room then
+        room = account_balance - other_holds + limits_credit_limit
       end
-      if limits_daily_limit >= 0 then
-        room = math.min(room, limits_daily_limit - account_day_spend - other_holds)
+      if limits_daily_limit >= 0
+        and limits_daily_limit - account_day_spend - other_holds < room then
+        room = limits_daily_limit - account_day_spend - other_holds
       end
-      if limits_monthly_limit >= 0 then
-        room = math.min(room, limits_monthly_limit - account_month_spend - other_holds)
+      if limits_monthly_limit >= 0
+        and limits_monthly_limit - account_month_spend - other_holds < room then
+        room = limits_monthly_limit - account_month_spend - other_holds
       end
       if step_hold_leg > 0 and step_hold_leg > room then
         break
@@ -52,14 +54,23 @@ repeat
       call_used_leg, call_held_leg, call_room_leg = cost_leg, step_hold_leg, room
     end
 
-    if account_balance - account_used <= limits_quiet_above
-      or (limits_daily_limit >= 0 and account_day_mark < 2
-        and account_day_spend * 100 >= limits_daily_limit * SPEND_WARNING_PERCENT
-        and (account_day_mark < 1 or account_day_spend >= limits_daily_limit))
-      or (limits_monthly_limit >= 0 and account_month_mark < 2
-        and account_month_spend * 100 >= limits_monthly_limit * SPEND_WARNING_PERCENT
-        and (account_month_mark < 1 or account_month_spend >= limits_monthly_limit)) then
+    if account_balance - account_used <= limits_quiet_above then
       break
+    end
+    if (limits_daily_limit >= 0
+        and account_day_spend * 100 >= limits_daily_limit * SPEND_WARNING_PERCENT)
+      or (limits_monthly_limit >= 0
+        and account_month_spend * 100 >= limits_monthly_limit * SPEND_WARNING_PERCENT) then
+      -- Told already? The marks of an account far from its limits stay packed.
+      --- @unpack i8 as day_mark, i8 as month_mark from account_packed_day_mark
+      if (limits_daily_limit >= 0 and day_mark < 2
+          and account_day_spend * 100 >= limits_daily_limit * SPEND_WARNING_PERCENT
+          and (day_mark < 1 or account_day_spend >= limits_daily_limit))
+        or (limits_monthly_limit >= 0 and month_mark < 2
+          and account_month_spend * 100 >= limits_monthly_limit * SPEND_WARNING_PERCENT
+          and (month_mark < 1 or account_month_spend >= limits_monthly_limit)) then
+        break
+      end
     end
     credit_left_leg = account_balance - account_held + limits_credit_limit
     state_leg = PACKED("account_state as account_")
@@ -79,6 +90,6 @@ repeat
   --- @each leg
   call("HSET", KEYS[6 + leg], "s", state_leg)
   --- @end
-  return {REASON_OK, call_granted_seconds, call_final, 0,
-    EACH(call_billing_leg, call_held_leg, credit_left_leg)}
+  return ANSWER(REASON_OK, call_granted_seconds, call_final, 0,
+    EACH(call_billing_leg, call_held_leg, credit_left_leg))
 until true

@@ -14,6 +14,7 @@ from typing import Any, Final
 from authz.store import keys
 from authz.store.connection import pack_command
 from authz.store.layouts import ACCOUNT_STATE, CALL_HEAD
+from authz.store.replies import read_answer
 from benchmarks.pipeline import Pipeline
 from benchmarks.recording import CallTemplates, record_chains
 
@@ -64,7 +65,7 @@ def _fill(store: Pipeline, template: CallTemplates, first: int, calls: int) -> N
     """Write that many calls of one account."""
     before = _states(store, template)
     call_id = _CALL_ID.format(first)
-    reply = store.run(template.commands("authorize", [call_id]))[0]
+    reply = read_answer(store.run(template.commands("authorize", [call_id]))[0])
     if reply[0] != 0:
         raise RuntimeError(f"the first live call was not allowed: {reply}")
     record = store.execute("GET", keys.call(template.tag, template.account, call_id))

@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 
 from authz.store import keys
 from authz.store.embedded import EmbeddedStore
+from authz.store.replies import read_answer
 from benchmarks.live_calls import fill_live_calls, prepare_live_calls
 from benchmarks.pipeline import Pipeline
 from benchmarks.recording import CALL_ID, record_chains
@@ -65,7 +66,8 @@ def _measure_settled(url: str, calls: int) -> list[Size]:
     call_ids = [CALL_ID.format(1_000 + number) for number in range(calls)]
     with Pipeline(url) as store:
         for kind in ("authorize", "settle"):
-            refused = [reply for reply in store.run(template.commands(kind, call_ids)) if reply[0]]
+            answers = map(read_answer, store.run(template.commands(kind, call_ids)))
+            refused = [answer for answer in answers if answer[0] != 0]
             if refused:
                 raise RuntimeError(f"{len(refused)} {kind} were refused: {refused[0]}")
         ledger = keys.ledger(template.tag)

@@ -17,6 +17,7 @@ from authz.money import parse_amount
 from authz.reasons import CallClass
 from authz.store import keys
 from authz.store.constants import Mark
+from authz.store.layouts import CALL_HEAD, CALL_LAYOUT_NUMBER, SETTLE
 from authz.store.records import LedgerEntry, unpack_ledger_entry
 from authz_ext.rating import Rate, Tier
 
@@ -314,6 +315,83 @@ async def test_a_repeat_is_known_in_the_hours_after(world):
     await world.client.execute("RENAME", filters % day, filters % ((hour - 24) // 24))
     assert (await world.settle("c1", 61)).duplicate
     assert await world.denied("c1", UK) == "call_id_conflict"
+
+
+async def begin_yesterday(world: World, call_id: str, layout: int) -> bytes:
+    """Make a call of this layout out of an open one, as if begun a day ago; return its filter.
+
+    The filter is left as its authorize, which enters the call only since that layout, left it.
+    """
+    tag = await world.engine.context.directory.tag_of("sub")
+    key = keys.call(tag, "sub", call_id)
+    packed = await world.client.execute("GET", key)
+    head = CALL_HEAD.unpack(packed)
+    today = await store_seconds(world) // 86_400
+    before = keys.closed_filter(tag, today - 1)
+    await world.client.execute("RENAME", keys.closed_filter(tag, today), before)
+    await world.client.execute("PERSIST", before)
+    aged = {"layout": layout, "authorized_us": head.authorized_us - 86_400_000_000}
+    packed = CALL_HEAD.pack(**head._replace(**aged)._asdict()) + packed[CALL_HEAD.size :]
+    await world.client.execute("SET", key, packed)
+    if layout < CALL_LAYOUT_NUMBER:
+        await world.client.execute("DEL", before)
+    return before
+
+
+async def lasts(world: World, key: bytes) -> bool:
+    """Return whether a key is there and will never go away by itself."""
+    return bool(await world.client.execute("TTL", key) == -1)
+
+
+@pytest.mark.parametrize("layout", [CALL_LAYOUT_NUMBER, CALL_LAYOUT_NUMBER - 1])
+async def test_a_call_of_the_day_before_is_known_after_its_end(world, other, layout):
+    await world.pair()
+    await world.granted("first", UK)
+    await world.settle("first", 0)
+    await world.granted("c1", UK)
+    before = await begin_yesterday(world, "c1", layout)
+    await world.settle("c1", 61)
+    # As it is on the next day but one: the day of the authorize is no longer looked at.
+    await world.client.execute("DEL", before)
+    assert (await other.settle("c1", 61)).duplicate
+    assert await other.denied("c1", UK) == "call_id_conflict"
+
+
+async def test_a_call_of_an_older_release_is_known_after_its_end(world, other):
+    await world.pair()
+    await world.granted("first", UK)
+    await world.settle("first", 0)
+    await world.granted("c1", UK)
+    tag = await world.engine.context.directory.tag_of("sub")
+    key = keys.call(tag, "sub", "c1")
+    await world.client.execute("SETRANGE", key, 0, bytes([CALL_LAYOUT_NUMBER - 1]))
+    await world.client.execute("DEL", keys.closed_filter(tag, await store_seconds(world) // 86_400))
+    await world.settle("c1", 61)
+    assert (await other.settle("c1", 61)).duplicate
+    assert await other.denied("c1", UK) == "call_id_conflict"
+
+
+@pytest.mark.parametrize("end", ["settle", "orphan", "release"])
+async def test_however_a_call_ends_the_filter_of_its_day_goes_away(world, end):
+    await world.pair()
+    await world.granted("c1", UK, switch="fs1")
+    before = await begin_yesterday(world, "c1", CALL_LAYOUT_NUMBER)
+    assert await lasts(world, before)
+    if end == "settle":
+        await world.settle("c1", 61)
+    elif end == "orphan":
+        assert (await world.engine.switch_restarted("fs1")).orphaned == 1
+    else:
+        chain = world.engine.context.directory.cached("sub")
+        record = await world.client.execute("GET", keys.call(chain.tag, "sub", "c1"))
+        numbers = SETTLE.pack(attempt=CALL_HEAD.unpack(record).attempt, closed_hours=24)
+        member = keys.call_member("sub", "c1")
+        released = await world.engine.context.run(
+            "release", chain, "c1", [numbers, b"", member], 1_000
+        )
+        assert released == [0]
+    assert not await lasts(world, before)
+    assert 71 * 3600 < await world.client.execute("TTL", before) <= 72 * 3600
 
 
 async def test_a_full_store_takes_settles_and_orphans_and_refuses_new_calls(

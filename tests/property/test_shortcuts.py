@@ -24,6 +24,7 @@ from authz.store.layouts import (
     ACCOUNT_STATE,
     AUTHORIZE,
     CALL_HEAD,
+    CALL_LAYOUT_NUMBER,
     CALL_LEG,
     LEG_REQUEST,
     LIMITS,
@@ -33,10 +34,12 @@ from authz.store.layouts import (
     TOMBSTONE,
 )
 from authz.store.records import ledger_strings
+from authz.store.replies import read_answer
 from authz.store.scripts import flatten
 
 NOW = 1_790_000_000
 NOW_US = NOW * 1_000_000 + 123_456
+DAY_US = NOW_US - NOW_US % (86_400 * 1_000_000)
 HOUR, DAY, MONTH = NOW // 3600, NOW // 86_400, 24_320
 CASES = 300
 DIGEST = b"sixteen bytes id"
@@ -170,7 +173,7 @@ class Case:
         state = self.usually(State.OPEN, rng.choice([State.ORPHAN, State.ENDED]))
         granted = self.usually(60, -1)
         head = CALL_HEAD.pack(
-            layout=1,
+            layout=self.usually(CALL_LAYOUT_NUMBER, CALL_LAYOUT_NUMBER - 1),
             state=state,
             call_class=self.call_class,
             direction=self.direction,
@@ -180,7 +183,10 @@ class Case:
             marks=rng.randrange(2),
             attempt=self.usually(7, 8),
             request=self.usually(b"question", b"another!"),
-            authorized_us=NOW_US - 45_000_000,
+            authorized_us=self.usually(
+                rng.choice([DAY_US, NOW_US - 45_000_000, NOW_US]),
+                rng.choice([DAY_US - 1, NOW_US + 1]),
+            ),
             lease_ms=NOW * 1000 + 100_000,
             ring_seconds=180,
             granted_seconds=granted,
@@ -250,8 +256,8 @@ class Case:
             hour=self.usually(HOUR, HOUR - 1),
             **self._validity(),
         )
-        requests = [self._leg_request() for _ in range(self.legs)]
-        return [head, DIGEST, b"leaf:call", b"question", b"a tail", self._steps(), *requests]
+        wanted = b"".join(self._leg_request() for _ in range(self.legs)) + self._steps()
+        return [head, DIGEST, b"leaf:call", b"question", b"a tail", wanted]
 
     def _leg_request(self) -> bytes:
         rng = self.rng
@@ -293,7 +299,16 @@ class Case:
             ring_seconds=180,
             **self._validity(),
         )
-        return [head, DIGEST, b"leaf:call", self._costs(), self._strings()]
+        return [head + self._costs(), DIGEST, b"leaf:call", self._strings()]
+
+    def _filter_days(self) -> set[int]:
+        days = {DAY - self.filtered + 1} if self.filtered else set()
+        if self.verb == "settle" and self.record is not None:
+            head = CALL_HEAD.unpack(self.record)
+            if head.layout == CALL_LAYOUT_NUMBER:
+                # What the authorize of such a call has done.
+                days.add(head.authorized_us // (86_400 * 1_000_000))
+        return days
 
     async def arrange(self, store: StoreClient, tag: str) -> None:
         """Put the state into the store under this tag."""
@@ -302,8 +317,8 @@ class Case:
         if self.record is not None:
             await store.execute("SET", keys.call(tag, "leaf", "call"), self.record)
         await store.execute("ZADD", keys.leases(tag), 1, b"leaf:call", 2, b"leaf:other")
-        if self.filtered:
-            key = keys.closed_filter(tag, DAY - self.filtered + 1)
+        for day in self._filter_days():
+            key = keys.closed_filter(tag, day)
             await store.execute("SETBIT", key, int.from_bytes(DIGEST[:4], "big") % 2_097_152, 1)
         closed = keys.closed(tag, HOUR)
         if self.has_tombstone or not self.is_first_of_hour:
@@ -318,17 +333,19 @@ class Case:
         of_the_hour = {
             "authorize": [today, before],
             "reserve": [],
-            "settle": [keys.closed(tag, HOUR), today],
+            "settle": [keys.closed(tag, HOUR)],
         }
         script_keys = [
             keys.call(tag, "leaf", "call"), keys.leases(tag), keys.closed_prefix(tag),
-            keys.bucket(tag), keys.ledger(tag), keys.events(tag), *of_the_hour[self.verb],
+            *([] if self.verb == "authorize" else [keys.bucket(tag), keys.ledger(tag)]),
+            keys.events(tag), *of_the_hour[self.verb],
             *(keys.account(tag, name) for name in ACCOUNTS[: self.legs]),
         ]  # fmt: skip
-        return await store.execute(
+        answer = await store.execute(
             "EVAL", source, len(script_keys), *script_keys, *self.arguments, *self.limits,
             deadline_ms=5_000,
         )  # fmt: skip
+        return read_answer(answer)
 
     async def left(self, store: StoreClient, tag: str) -> list[Any]:
         """Return everything that is in the store under this tag."""

@@ -7,6 +7,7 @@ import struct
 import pytest
 
 from authz.errors import InvariantError
+from authz.reasons import CallClass
 from authz.store.layouts import ACCOUNT_STATE, CALL_HEAD, LAYOUTS, LIMITS, NONE
 from authz.store.records import (
     CallTail,
@@ -15,6 +16,7 @@ from authz.store.records import (
     unpack_call,
     unpack_strings,
 )
+from authz.store.replies import read_answer
 from authz.store.scripts import flatten, load_scripts, script_for
 from authz.store.shortcuts import expand_shortcut
 
@@ -31,7 +33,7 @@ def test_every_script_is_flat_and_has_numbers_for_names():
 
 def test_the_name_says_the_number_of_keys():
     assert script_for("post", 2).number_of_keys == 10
-    assert [script_for("authorize", legs).number_of_keys for legs in (1, 4)] == [9, 12]
+    assert [script_for("authorize", legs).number_of_keys for legs in (1, 4)] == [7, 10]
 
 
 def test_an_include_is_taken_once():
@@ -119,7 +121,7 @@ def test_a_shortcut_reads_no_field_after_the_last_that_it_uses():
         "return known_seconds\n"
     )
     assert expand_shortcut(source, "name", 2) == (
-        'local known_layout, known_legs, known_seconds = struct.unpack(">BBi4", ARGV[1])\n'
+        'local known_packed_layout, known_seconds = struct.unpack(">c2i4", ARGV[1])\n'
         "return known_seconds\n"
     )
     with pytest.raises(InvariantError, match="name unpacks i8 as hold, of which it uses nothing"):
@@ -129,6 +131,70 @@ def test_a_shortcut_reads_no_field_after_the_last_that_it_uses():
 def test_a_record_in_a_shortcut_has_a_name():
     with pytest.raises(InvariantError, match="name has a record without a name: tombstone"):
         expand_shortcut('return PACKED("tombstone")\n', "name", 2)
+
+
+def test_a_shortcut_packs_nothing_that_it_has_not():
+    with pytest.raises(InvariantError, match="name packs made_layout, which nothing has set"):
+        expand_shortcut('local made_legs = 1\nreturn PACKED("tombstone as made_")\n', "name", 1)
+
+
+async def test_a_shortcut_leaves_neighbours_that_it_does_not_name_packed(any_store):
+    source = expand_shortcut(
+        "--- @unpack account_state as account_ from ARGV[1]\n"
+        "account_held, account_day = account_held + 100, account_day + 100\n"
+        "local marks = struct.unpack('>i8', account_packed_day_spend)\n"
+        'return {PACKED("account_state as account_"), marks}\n',
+        "name",
+        1,
+    )
+    assert '">c32i8c96i8c128"' in source
+    state = {name: place for place, name in enumerate(ACCOUNT_STATE.names)}
+    packed, marks = await any_store.execute("EVAL", source, 0, ACCOUNT_STATE.pack(**state))
+    changed = {**state, "held": state["held"] + 100, "day": state["day"] + 100}
+    assert ACCOUNT_STATE.unpack(packed)._asdict() == changed
+    assert marks == state["day_spend"]
+
+
+@pytest.mark.parametrize("call_class", CallClass)
+async def test_a_shortcut_counts_calls_of_a_class_or_leaves_the_block(any_store, call_class):
+    source = expand_shortcut(
+        "repeat\n"
+        "--- @counter of tonumber(ARGV[2])\n"
+        "--- @unpack account_state as account_ from ARGV[1]\n"
+        "if counter_is_first then account_counters_first = account_counters_first + 100\n"
+        "else account_counters_second = account_counters_second + 100 end\n"
+        'return PACKED("account_state as account_")\n'
+        "until true\n",
+        "name",
+        1,
+    )
+    state = {name: place for place, name in enumerate(ACCOUNT_STATE.names)}
+    packed = await any_store.execute(
+        "EVAL", source, 0, ACCOUNT_STATE.pack(**state), int(call_class)
+    )
+    if call_class in (CallClass.NATIONAL, CallClass.INTERNATIONAL, CallClass.TOLLFREE):
+        counter = f"calls_{call_class.label}"
+        changed = {**state, counter: state[counter] + 100}
+        assert ACCOUNT_STATE.unpack(packed)._asdict() == changed
+    else:
+        assert packed is None
+
+
+async def test_a_shortcut_answers_integers_as_one_string(any_store):
+    source = expand_shortcut(
+        "--- @each leg\nlocal cost_leg = leg - 2\n--- @end\n"
+        "return ANSWER(2000000000000000, 0, EACH(cost_leg, leg))\n",
+        "name",
+        3,
+    )
+    answer = await any_store.execute("EVAL", source, 0)
+    assert read_answer(answer) == [2 * 10**15, 0, -1, 1, 0, 2, 1, 3]
+
+
+def test_an_answer_that_is_no_string_is_left_alone():
+    assert read_answer([1, b"record"]) == [1, b"record"]
+    with pytest.raises(InvariantError, match="9 bytes, which are no integers"):
+        read_answer(b"123456789")
 
 
 async def test_a_shortcut_packs_what_it_unpacks(any_store):

@@ -26,6 +26,7 @@ from authz.model import AuthorizeRequest, ReserveRequest, SettleRequest
 from authz.numbers import default_rules
 from authz.rating.registry import DeckRegistry
 from authz.store.client import StoreClient
+from authz.store.replies import read_answer
 from authz.store.scripts import Script, load_scripts
 
 _CONNECTIONS: Final = 64
@@ -59,9 +60,9 @@ class RedisPyClient:
         arguments: Sequence[bytes | int],
         deadline_ms: int = 1_000,
     ) -> Any:
-        """Run a script and return its reply."""
+        """Run a script and return its answer."""
         async with asyncio.timeout(deadline_ms / 1000):
-            return await self._scripts[script.name](keys=keys, args=arguments)
+            return read_answer(await self._scripts[script.name](keys=keys, args=arguments))
 
     def on_run_id_change(self, callback: Callable[[str, str], None]) -> None:
         """Ignore it: redis-py does not tell whether another server answers."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from authz.store.replies import read_answer
 from benchmarks.compare.subject import Sample, sample
 from benchmarks.pipeline import DEPTH, Pipeline
 from benchmarks.recording import CALL_ID, CallTemplates
@@ -35,6 +36,7 @@ class Ceiling:
         self._store.close()
 
     def _check(self, commands: Sequence[bytes]) -> None:
-        refused = [reply for reply in self._store.run(commands) if reply[0] != 0]
+        answers = map(read_answer, self._store.run(commands))
+        refused = [answer for answer in answers if answer[0] != 0]
         if refused:
             raise RuntimeError(f"{len(refused)} of {len(commands)} were refused: {refused[0]}")

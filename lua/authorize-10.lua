@@ -1,10 +1,10 @@
 -- Purpose: decide whether a call may start, hold its money on every leg, remember it.
--- KEYS: 1 call, 2 leases, 3 prefix of the closed hashes, 4 bucket, 5 ledger, 6 events,
---   7 and 8 filters of the closed hashes of today and the day before, 9..12 accounts, leaf first
+-- KEYS: 1 call, 2 leases, 3 prefix of the closed hashes, 4 events,
+--   5 and 6 filters of the closed hashes of today and the day before, 7..10 accounts, leaf first
 --   (as many as there are)
 -- ARGV: 1 packed authorize, 2 call digest, 3 member of the leases, 4 request digest,
---   5 tail of the call record (opaque), 6 steps (seconds and every leg's hold, largest first),
---   7..6+legs packed leg_request, then as many packed limits
+--   5 tail of the call record (opaque), 6 packed leg_request of every leg, then steps (seconds and
+--   every leg's hold, largest first), 7..6+legs packed limits
 -- Returns: {0, seconds or -1, final, repeated, now in µs, then billing, held, credit left of every
 --   leg}, {reason, leg, now in µs, µs until when a call-rate denial holds}, {OUTCOME_STALE_CONFIG}, {OUTCOME_STALE_TIME, now}, {OUTCOME_ACCOUNT_MISSING, leg}
 --   or {OUTCOME_SHORT, reason, leg, 0, then room, credit, billing of every leg}: nothing was changed
@@ -19,9 +19,10 @@
 --- @include "events"
 --- @layout authorize, leg_request
 
-local FIRST_ACCOUNT, FIRST_REQUEST = 9, 7
+local FIRST_ACCOUNT, FIRST_LIMITS = 7, 7
 local request = unpack_authorize(ARGV[1])
 local legs = request.legs
+local steps = string.sub(ARGV[6], legs * SIZE_leg_request + 1)
 local counted = is_counted(request.call_class, request.direction)
 
 -- The answer of an open call to the same question; adopts it for this attempt.
@@ -104,14 +105,14 @@ local function alert_trunks(account, leg_request, billing)
   open_account_state(account)
   if billing == BILLING_BURST and now_seconds - account.burst_event_at >= TRUNKS_EVENT_SECONDS then
     account.burst_event_at = now_seconds
-    emit(KEYS[6], "trunks.burst", account, "inbound", account.trunks_inbound,
+    emit(KEYS[4], "trunks.burst", account, "inbound", account.trunks_inbound,
       "outbound", account.trunks_outbound)
     return true
   end
   if billing ~= BILLING_TRUNK and billing ~= BILLING_BURST and has_trunks(account.limits)
     and now_seconds - account.trunks_event_at >= TRUNKS_EVENT_SECONDS then
     account.trunks_event_at = now_seconds
-    emit(KEYS[6], "trunks.exhausted", account, "inbound", account.trunks_inbound,
+    emit(KEYS[4], "trunks.exhausted", account, "inbound", account.trunks_inbound,
       "outbound", account.trunks_outbound)
     return true
   end
@@ -141,7 +142,7 @@ end
 -- Writes the call and every account's new state; from here on nothing can fail.
 local function admit(accounts, leg_requests, billings, rooms, holds, seconds, final)
   local head = {
-    layout = LAYOUT_NUMBER, state = STATE_OPEN, call_class = request.call_class,
+    layout = LAYOUT_CALL, state = STATE_OPEN, call_class = request.call_class,
     direction = request.direction, legs = legs, final = final,
     reported = request.used_seconds > 0 and 1 or 0,
     marks = request.marks, attempt = request.attempt, request = ARGV[4],
@@ -172,6 +173,7 @@ local function admit(accounts, leg_requests, billings, rooms, holds, seconds, fi
       room = rooms[leg]}
   end
   if request.dry_run == 0 then
+    enter_filter(KEYS[3], ARGV[2])
     redis.call("SET", KEYS[1], pack_call(head, call_legs, ARGV[5]))
     redis.call("ZADD", KEYS[2], head.lease_ms, ARGV[3])
     store_accounts(accounts)
@@ -182,7 +184,7 @@ end
 -- Finds the leg that even the last step does not fit, and why; or answers short.
 --- @seldom
 local function refuse(accounts, leg_requests, billings, is_charged, rooms, credits, reasons)
-  local smallest = {struct.unpack(">i4" .. string.rep("i8", legs), ARGV[6],
+  local smallest = {struct.unpack(">i4" .. string.rep("i8", legs), steps,
     (request.steps - 1) * (4 + 8 * legs) + 1)}
   local short_leg
   for leg = 1, legs do
@@ -204,7 +206,7 @@ local function decide()
   if reason then
     return {reason, 1, now_us, 0}
   end
-  local accounts, stale = load_accounts(FIRST_ACCOUNT, legs, FIRST_REQUEST + legs,
+  local accounts, stale = load_accounts(FIRST_ACCOUNT, legs, FIRST_LIMITS,
     request.valid_from, request.valid_until)
   if not accounts then
     return stale
@@ -216,8 +218,8 @@ local function decide()
   local rooms, credits, reasons = {}, {}, {}
   local is_limited = false
   for leg = 1, legs do
-    local packed = ARGV[FIRST_REQUEST + leg - 1]
-    local leg_request = unpack_leg_request(packed)
+    local position = (leg - 1) * SIZE_leg_request + 1
+    local leg_request = unpack_leg_request(ARGV[6], position)
     leg_requests[leg] = leg_request
     roll_period(accounts[leg])
     reason = counted and leg_request.has_rate ~= EXCUSE_LIMITS and limit_reached(accounts[leg])
@@ -240,7 +242,7 @@ local function decide()
       return deny(REASON_INSUFFICIENT_CREDIT, leg, accounts[leg], leg_requests[leg])
     end
   end
-  local seconds, holds = largest_step(ARGV[6], request.steps, legs, rooms, is_charged)
+  local seconds, holds = largest_step(steps, request.steps, legs, rooms, is_charged)
   if not seconds then
     return refuse(accounts, leg_requests, billings, is_charged, rooms, credits, reasons)
   end

@@ -1,9 +1,8 @@
 -- Purpose: book the exact cost of an ended call on every leg and free what it held.
 -- KEYS: 1 call, 2 leases, 3 prefix of the closed hashes, 4 bucket, 5 ledger, 6 events,
---   7 closed hash of this hour, 8 filter of today, 9..12 accounts, leaf first (as many as there
---   are)
--- ARGV: 1 packed settle, 2 call digest, 3 member of the leases, 4 costs of every leg,
---   5 strings of the ledger entry (opaque), 6..5+legs packed limits
+--   7 closed hash of this hour, 8..11 accounts, leaf first (as many as there are)
+-- ARGV: 1 packed settle, then costs of every leg, 2 call digest, 3 member of the leases,
+--   4 strings of the ledger entry (opaque), 5..4+legs packed limits
 -- Returns: {0, seconds, overrun, ledger sequence, then billing, cost, balance of every leg},
 --   {OUTCOME_DUPLICATE, seconds, then the last three}, {OUTCOME_SETTLED_DIFFERENTLY, seconds},
 --   {OUTCOME_UNKNOWN_CALL}, {OUTCOME_STALE_CALL, record}, {OUTCOME_STALE_CONFIG},
@@ -34,7 +33,7 @@ end
 local function settle_unknown()
   local tombstone = find_tombstone(KEYS[3], ARGV[2], request.closed_hours)
   if tombstone then
-    return answer_from_tombstone(tombstone, request.seconds, 9)
+    return answer_from_tombstone(tombstone, request.seconds, 8)
   end
   return mark_ended()
 end
@@ -43,11 +42,11 @@ local function settle_known(record, head, call_legs)
   if head.attempt ~= request.attempt then
     return {OUTCOME_STALE_CALL, record}
   end
-  local accounts, stale = load_accounts(9, head.legs, 6, request.valid_from, request.valid_until)
+  local accounts, stale = load_accounts(8, head.legs, 5, request.valid_from, request.valid_until)
   if not accounts then
     return stale
   end
-  local costs = unpack_amounts(ARGV[4], head.legs)
+  local costs = unpack_amounts(string.sub(ARGV[1], SIZE_settle + 1), head.legs)
   local marks = head.marks
   if head.state == STATE_OPEN then
     release_call(accounts, head, call_legs)
@@ -63,9 +62,10 @@ local function settle_known(record, head, call_legs)
   redis.call("DEL", KEYS[1])
   redis.call("ZREM", KEYS[2], ARGV[3])
   write_tombstone(KEYS[3], ARGV[2], request.seconds, call_legs, costs, request.closed_hours)
+  expire_filter(KEYS[3], head.authorized_us, request.closed_hours)
   local sequence = append_entry(KEYS[4], KEYS[5], accounts,
     {kind = KIND_CALL, marks = marks, call_class = head.call_class, direction = head.direction,
-      seconds = request.seconds, started_at = request.started_at}, movements, ARGV[5])
+      seconds = request.seconds, started_at = request.started_at}, movements, ARGV[4])
   if overrun == 1 then
     emit(KEYS[6], "call.overrun", accounts[1], "call", ARGV[3], "granted", head.granted_seconds,
       "seconds", request.seconds)
