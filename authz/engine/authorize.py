@@ -9,8 +9,6 @@ from authz.engine.calls import Call, plan_of
 from authz.engine.clock import monotonic_us
 from authz.engine.context import ATTEMPTS_MAX, Context
 from authz.engine.plans import Plan, pack_tail, plan_from_record, request_digest
-from authz.engine.policy import destination_denial
-from authz.engine.steps import pack_steps
 from authz.engine.terms import Step
 from authz.errors import AccountsChanged, NotExecuted
 from authz.model import Denial, Grant
@@ -18,7 +16,7 @@ from authz.reasons import BILLING_OF, BY_CODE, REASONS, Billing, Excuse, Outcome
 from authz.store import keys
 from authz.store.accounts import Chain
 from authz.store.constants import Mark
-from authz.store.layouts import AUTHORIZE
+from authz.store.layouts import ATTEMPT_BYTES, AUTHORIZE
 from authz.store.records import unpack_call
 
 _OK = REASONS["ok"].code
@@ -42,22 +40,54 @@ class _Offer:
 
     def arguments(self, steps: list[Step], *, second_try: bool) -> list[bytes]:
         """Return the script's arguments."""
-        context, call, chain, terms = self.context, self.call, self.chain, self.terms
-        calls = context.settings.calls
-        valid_from, valid_until = chain.validity(self.now)
-        cap = terms.duration_cap
+        call, chain, terms = self.call, self.chain, self.terms
         request = call.request
-        head = AUTHORIZE.pack(
-            attempt=call.attempt,
+        if second_try:
+            numbers = self._pack_numbers(len(steps), second_try=True)
+            legs = terms.packed_leg_requests + terms.pack_steps(steps)
+        else:
+            numbers, legs = self._first_numbers(), terms.packed_first_legs
+        member = keys.call_member(chain.id, request.call_id)
+        return [
+            call.attempt.to_bytes(ATTEMPT_BYTES) + numbers,
+            keys.member_digest(member),
+            member,
+            request_digest(request.to, request.direction, request.switch),
+            pack_tail(call.number, request.to, request.switch or "", terms.packed_rates),
+            legs,
+            *chain.limits(call.call_class, self.now),
+        ]
+
+    def _first_numbers(self) -> bytes:
+        """Return the numbers of the first try, which many calls have in common."""
+        terms, context = self.terms, self.context
+        made_for = (
+            *self.chain.validity(self.now),
+            self.hour_keys.hour,
+            context.memory_full,
+            self.call.request.dry_run,
+        )
+        if terms.packed_numbers_for != made_for:
+            terms.packed_numbers = self._pack_numbers(1, second_try=False)
+            terms.packed_numbers_for = made_for
+        return terms.packed_numbers
+
+    def _pack_numbers(self, steps: int, *, second_try: bool) -> bytes:
+        """Return all the script's numbers but the attempt, which they begin with."""
+        context, call, terms = self.context, self.call, self.terms
+        calls = context.settings.calls
+        valid_from, valid_until = self.chain.validity(self.now)
+        cap = terms.duration_cap
+        return AUTHORIZE.pack(
             valid_from=valid_from,
             valid_until=valid_until,
             call_class=call.call_class,
             direction=call.direction,
-            legs=len(chain.accounts),
+            legs=len(self.chain.accounts),
             exempt=call.is_exempt,
-            dry_run=request.dry_run,
+            dry_run=call.request.dry_run,
             second_try=second_try,
-            steps=len(steps),
+            steps=steps,
             final=terms.is_final,
             memory_full=context.memory_full,
             marks=Mark.NONE,
@@ -68,17 +98,7 @@ class _Offer:
             life_seconds=calls.sign_of_life_seconds,
             closed_hours=context.closed_hours,
             hour=self.hour_keys.hour,
-        )
-        member = keys.call_member(chain.id, request.call_id)
-        return [
-            head,
-            keys.member_digest(member),
-            member,
-            request_digest(request.to, request.direction, request.switch),
-            pack_tail(call.number, request.to, request.switch or "", terms.packed_rates),
-            terms.packed_leg_requests + pack_steps(steps, len(chain.accounts)),
-            *chain.limits(call.call_class, self.now),
-        ]
+        )[ATTEMPT_BYTES:]
 
     def plan(self, billings: tuple[Billing, ...]) -> Plan:
         """Return what to remember of the call."""
@@ -156,10 +176,9 @@ def _refused_here(context: Context, offer: _Offer) -> Denial | None:
     if not chain.is_enabled:
         disabled = next(account.id for account in chain.accounts if not account.config.enabled)
         return _deny(call, "account_disabled", disabled)
-    if offer.terms.is_restricted:
-        refused = destination_denial(chain, call.call_class, offer.terms.quotes, call.number)
-        if refused is not None:
-            return _deny(call, refused.reason.name, refused.account, refused.detail)
+    refused = offer.terms.policy_denial(call)
+    if refused is not None:
+        return _deny(call, refused.reason.name, refused.account, refused.detail)
     cap = offer.terms.duration_cap
     if cap is not None and cap.seconds <= offer.terms.used_seconds:
         return _deny(call, cap.reason.name, chain.accounts[0].id)
@@ -175,23 +194,12 @@ def _gate_refusal(context: Context, offer: _Offer) -> Denial | None:
     if call.is_emergency or context.gate.counts((call.request.account, call.request.call_id)):
         return None
     now_us = monotonic_us()
-    for account in offer.chain.accounts:
-        if call.excuses.get(account.id) is Excuse.LIMITS:
+    for limits in offer.chain.call_limits(call.call_class):
+        if call.excuses and call.excuses.get(limits.account) is Excuse.LIMITS:
             continue
-        config = account.config
-        class_limit = account.class_limit(call.call_class)
-        code = context.gate.refuses(
-            account.id,
-            account.version,
-            -1 if config.max_calls_per_second is None else config.max_calls_per_second,
-            -1 if config.max_calls is None else config.max_calls,
-            -1 if class_limit is None else class_limit,
-            call.direction,
-            call.call_class,
-            now_us,
-        )
+        code = context.gate.refuses(*limits, call.direction, call.call_class, now_us)
         if code:
-            return _deny(call, BY_CODE[code].name, account.id)
+            return _deny(call, BY_CODE[code].name, limits.account)
     return None
 
 
@@ -201,11 +209,11 @@ def _tell_gate(context: Context, offer: _Offer, reply: list[Any], sent_us: int) 
     if call.is_emergency or call.request.dry_run or not offer.chain.has_call_limits:
         return
     if outcome == _OK and not reply[3]:
-        for account in offer.chain.accounts:
-            per_second = account.config.max_calls_per_second
-            is_counted = call.excuses.get(account.id) is not Excuse.LIMITS
-            if per_second is not None and is_counted:
-                context.gate.admitted(account.id, account.version, per_second, sent_us, reply[4])
+        for limits in offer.chain.call_limits(call.call_class):
+            per_second = limits.calls_per_second
+            is_counted = not call.excuses or call.excuses.get(limits.account) is not Excuse.LIMITS
+            if per_second >= 0 and is_counted:
+                context.gate.admitted(limits.account, limits.version, per_second, sent_us, reply[4])
     elif outcome in _GATE_REASONS:
         account = offer.chain.accounts[reply[1] - 1]
         context.gate.denied(account.id, account.version, sent_us, reply[2], reply[3])

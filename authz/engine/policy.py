@@ -44,6 +44,11 @@ def _denied_by(
     return None
 
 
+def depends_on_number(chain: Chain) -> bool:
+    """Return whether numbers of one class and one set of rates may be refused differently."""
+    return any(account.blocked_prefixes or account.allowed_prefixes for account in chain.accounts)
+
+
 def destination_denial(
     chain: Chain, call_class: CallClass, quotes: tuple[LegQuote, ...], number: str
 ) -> PolicyDenial | None:

@@ -11,12 +11,14 @@ from typing import Any, Final
 from authz.config.sections import CallSettings
 from authz.engine.calls import Call, is_trunk_covered, pinned_rate
 from authz.engine.plans import pack_rates
+from authz.engine.policy import PolicyDenial, depends_on_number, destination_denial
 from authz.engine.quotes import Decks, OfferedRows, excuse_rows, find_rows, quote_row
 from authz.engine.steps import (
     Cap,
     cost_cap,
     descending_seconds,
     duration_cap,
+    pack_steps,
     shorter,
 )
 from authz.model import SECONDS_MAX
@@ -66,15 +68,31 @@ class Terms:
         self.target, self.is_final = self._target_seconds()
         #: The step of the first try: the full chunk.
         self.full_step = self.step(self.target)
-        #: Whether the destination may be refused by policy. A blocked deck row refuses also
-        #: where no account has a policy of its own.
-        self.is_restricted = call.direction == Direction.OUTBOUND and (
-            chain.has_policy or any(quote.blocked for quote in self.quotes)
-        )
+        is_outbound = call.direction == Direction.OUTBOUND
+        self._policy_depends_on_number = is_outbound and depends_on_number(chain)
+        self._policy_denial: PolicyDenial | None = None
+        if is_outbound and not self._policy_depends_on_number:
+            self._policy_denial = self._judge(call)
         #: Whether they hold at any moment: no rate has windows.
         self.is_timeless = not any(rate is not None and rate.windows for rate in self.rates)
         self.packed_rates = pack_rates(self.rates)
         self.packed_leg_requests = self._pack_leg_requests(call)
+        #: What the script is told of the legs at the first try.
+        self.packed_first_legs = self.packed_leg_requests + self.pack_steps([self.full_step])
+        #: The script's numbers at the first try, but for the attempt, and what they were made for.
+        self.packed_numbers = b""
+        self.packed_numbers_for: tuple[int, ...] = ()
+
+    def pack_steps(self, steps: list[Step]) -> bytes:
+        """Return steps as the scripts read them."""
+        return pack_steps(steps, len(self._accounts))
+
+    def policy_denial(self, call: Call) -> PolicyDenial | None:
+        """Return what the policy of any account of the chain has against the destination."""
+        return self._judge(call) if self._policy_depends_on_number else self._policy_denial
+
+    def _judge(self, call: Call) -> PolicyDenial | None:
+        return destination_denial(self.chain, call.call_class, self.quotes, call.number)
 
     def step(self, seconds: int) -> Step:
         """Return one step: its seconds and every leg's hold."""

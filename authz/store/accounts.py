@@ -85,13 +85,7 @@ class Account:
         self.max_rate_nanos = None if max_rate is None else max_rate * 1000
         trunks = config.trunks
         self.has_trunks = bool(trunks.inbound or trunks.outbound or trunks.twoway or trunks.burst)
-        #: Whether any number is refused to be dialled, and whether calls are counted or metered.
-        self.has_policy = bool(
-            config.blocked_classes
-            or config.blocked_prefixes
-            or config.allowed_prefixes
-            or config.max_rate is not None
-        )
+        #: Whether its calls are counted or metered.
         self.has_call_limits = bool(
             config.max_calls is not None
             or config.max_calls_per_second is not None
@@ -113,6 +107,17 @@ class Account:
         """Return the greatest number of concurrent calls of a class, or None."""
         return self._class_limits.get(call_class)
 
+    def call_limits(self, call_class: CallClass) -> CallLimits:
+        """Return the limits on the number of calls of a class."""
+        config = self.config
+        return CallLimits(
+            self.id,
+            self.version,
+            _or_any(config.max_calls_per_second),
+            _or_any(config.max_calls),
+            _or_any(self.class_limit(call_class)),
+        )
+
     def period(self, at: int) -> Period:
         """Return the account's day and month at store second `at`."""
         period = self._period
@@ -131,7 +136,6 @@ class Account:
 
     def _pack_limits(self, call_class: CallClass, period: Period) -> bytes:
         config = self.config
-        class_calls = self.class_limit(call_class)
         interval, burst = self.arrival()
         low = config.low_balance
         recharge = config.auto_recharge
@@ -146,8 +150,8 @@ class Account:
             trunks_outbound=config.trunks.outbound,
             trunks_twoway=config.trunks.twoway,
             trunks_burst=config.trunks.burst,
-            calls_max=-1 if config.max_calls is None else config.max_calls,
-            class_calls_max=-1 if class_calls is None else class_calls,
+            calls_max=_or_any(config.max_calls),
+            class_calls_max=_or_any(self.class_limit(call_class)),
             arrival_interval_us=interval,
             arrival_burst_us=burst,
             daily_limit=_limit(config.daily_spend_limit),
@@ -190,6 +194,16 @@ class Account:
         return interval, interval * (per_second - 1)
 
 
+class CallLimits(NamedTuple):
+    """How many calls of one class an account may have at a time and begin in a second; -1: any."""
+
+    account: str
+    version: int
+    calls_per_second: int
+    calls: int
+    class_calls: int
+
+
 class HourKeys(NamedTuple):
     """Keys of tombstones that an hour of the store (hours since 1970-01-01) goes with."""
 
@@ -218,7 +232,6 @@ class Chain:
         self.id = accounts[0].id
         self.ids = tuple(account.id for account in accounts)
         self.is_enabled = all(account.config.enabled for account in accounts)
-        self.has_policy = any(account.has_policy for account in accounts)
         self.has_call_limits = any(account.has_call_limits for account in accounts)
         self.deck_ids = tuple(
             next((one.config.deck for one in accounts[leg:] if one.config.deck), default_deck)
@@ -238,6 +251,7 @@ class Chain:
         self._hour_keys: HourKeys | None = None
         self._validity = (0, 0)
         self._limits: dict[CallClass, tuple[bytes, ...]] = {}
+        self._call_limits: dict[CallClass, tuple[CallLimits, ...]] = {}
 
     def call_keys(self, call_id: str) -> list[bytes]:
         """Return the ten keys that every script about one call takes."""
@@ -271,6 +285,14 @@ class Chain:
             self._limits.clear()
         return known
 
+    def call_limits(self, call_class: CallClass) -> tuple[CallLimits, ...]:
+        """Return every account's limits on the number of calls of this class."""
+        known = self._call_limits.get(call_class)
+        if known is None:
+            known = tuple(account.call_limits(call_class) for account in self.accounts)
+            self._call_limits[call_class] = known
+        return known
+
     def limits(self, call_class: CallClass, at: int) -> tuple[bytes, ...]:
         """Return every account's packed limits for a call of this class at store second `at`."""
         self.validity(at)
@@ -283,6 +305,10 @@ class Chain:
 
 def _optional(amount: str | None) -> int | None:
     return None if amount is None else parse_amount(amount)
+
+
+def _or_any(limit: int | None) -> int:
+    return -1 if limit is None else limit
 
 
 def _limit(amount: str | None) -> int:

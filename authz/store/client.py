@@ -180,8 +180,6 @@ class StoreClient:
         except NotExecuted as error:
             if error.code != "NOSCRIPT":
                 raise
-            answer = None
-        if answer is None:
             await self._load(script, deadline)
             answer = await self._submit(packed, deadline)
         return answer if script.legs is None else read_answer(answer)

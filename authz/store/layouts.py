@@ -228,6 +228,9 @@ LEG_REQUEST = Layout(
     "has_rate: u8, limiting: u8, needs_credit: u8, trunk_covered: u8, used: i64",
 )
 
+#: The width of the attempt, with which the numbers of every script about a call begin.
+ATTEMPT_BYTES = 8
+
 #: Numbers of a reserve.
 RESERVE = Layout(
     "reserve",
