@@ -109,6 +109,10 @@ class HookProtocol(asyncio.Protocol):
         """Parse, unless the last request has already come: then discard."""
         if self._is_deaf:
             return
+        if not self.is_receiving:
+            data = self._take_plain(data)
+            if not data:
+                return
         begun = self._exchange_in_progress()
         try:
             self._parser.feed_data(data)
@@ -123,6 +127,32 @@ class HookProtocol(asyncio.Protocol):
         if begun is not None and begun is self._exchange_in_progress():
             self._count_fed_bytes(len(data))
         self._regulate_reading()
+
+    def _take_plain(self, data: bytes) -> bytes:
+        """Take the plain requests that the data begins with; return what is left to be parsed.
+
+        Nothing is left after a request that is answered by the end of the connection.
+        """
+        read, start, size = self._site.plain.read, 0, len(data)
+        while start < size and (plain := read(data, start)) is not None:
+            start = plain.end
+            exchange = Exchange()
+            try:
+                self._admit(exchange, b"POST", plain.url, plain.headers)
+            except Problem as problem:
+                exchange.response = problem.response()
+                if problem.close:
+                    self._end_with(exchange)
+                    return b""
+            if exchange.request is not None:
+                exchange.request.body = plain.body
+            self._pipeline.append(exchange)
+        if start == 0:
+            return data
+        if start == size:
+            self._regulate_reading()
+            return b""
+        return data[start:]
 
     def eof_received(self) -> bool:
         """The client sends no more; keep the connection until it has its answers."""
@@ -188,7 +218,7 @@ class HookProtocol(asyncio.Protocol):
         self._check_framing(version, upgrades)
         expects = version == "1.1" and b"expect" in self._headers
         try:
-            self._admit(exchange, method)
+            self._admit(exchange, method, self._url, self._headers)
             if expects:
                 self._prepare_continue()
         except Problem as problem:
@@ -305,12 +335,14 @@ class HookProtocol(asyncio.Protocol):
         if encoding.lower() != b"chunked":
             raise Problem(501, "transfer_encoding", "the only transfer coding here is chunked")
 
-    def _admit(self, exchange: Exchange, method: bytes) -> None:
-        site, headers = self._site, self._headers
+    def _admit(
+        self, exchange: Exchange, method: bytes, url: bytes, headers: dict[bytes, bytes]
+    ) -> None:
+        site = self._site
         if not self._is_local and not self._address_is_allowed:
             counts.ACCESS_FAILURES.add()
             raise Problem(403, "address_not_allowed", "this address may not connect", close=True)
-        match = site.routes.find(self._url)
+        match = site.routes.find(url)
         endpoint = match.endpoints.get(method)
         if endpoint is None:
             raise Problem(
@@ -374,8 +406,11 @@ class HookProtocol(asyncio.Protocol):
     def _refuse(self, problem: Problem) -> None:
         """Answer with a problem after all earlier answers, then close."""
         exchange = self._exchange or Exchange()
-        exchange.is_last = True
         exchange.response = problem.response()
+        self._end_with(exchange)
+
+    def _end_with(self, exchange: Exchange) -> None:
+        exchange.is_last = True
         self._is_deaf = True
         self.is_receiving = False
         self._exchange = None

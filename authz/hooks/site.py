@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from authz.hooks.access import Access
 from authz.hooks.messages import Heads, Limits
 from authz.hooks.routing import RouteTable
+from authz_ext.plain import PlainReader
 
 if TYPE_CHECKING:
     from authz.hooks.http import HookProtocol
@@ -23,6 +24,11 @@ class Site:
         self.access = access
         self.limits = limits
         self.heads = Heads()
+        self.plain = PlainReader(
+            url_bytes_max=limits.url_bytes_max,
+            header_bytes_max=limits.header_bytes_max,
+            headers_max=limits.headers_max,
+        )
         self.connections: set[HookProtocol] = set()
         #: Requests in the engine. The set is also what keeps their tasks alive.
         self.running: set[Exchange] = set()
