@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any
 
 from authz.engine.answers import denial, grant, grant_legs
@@ -38,15 +39,26 @@ class _Offer:
         self.terms = context.terms.find(chain, call, self.now)
         self.hour_keys = chain.hour_keys(self.now)
 
-    def arguments(self, steps: list[Step], *, second_try: bool) -> list[bytes]:
-        """Return the script's arguments."""
+    def ask(self, steps: list[Step] | None = None) -> Awaitable[list[Any]]:
+        """Ask the store for the full chunk or, at the second try, for one of these steps."""
+        context = self.context
+        return context.run(
+            "authorize",
+            self.chain,
+            self.call.request.call_id,
+            self._arguments(steps),
+            context.settings.store.decision_deadline_ms,
+            self.hour_keys.filters,
+        )
+
+    def _arguments(self, steps: list[Step] | None) -> list[bytes]:
         call, chain, terms = self.call, self.chain, self.terms
         request = call.request
-        if second_try:
+        if steps is None:
+            numbers, legs = self._first_numbers(), terms.packed_first_legs
+        else:
             numbers = self._pack_numbers(len(steps), second_try=True)
             legs = terms.packed_leg_requests + terms.pack_steps(steps)
-        else:
-            numbers, legs = self._first_numbers(), terms.packed_first_legs
         member = keys.call_member(chain.id, request.call_id)
         return [
             call.attempt.to_bytes(ATTEMPT_BYTES) + numbers,
@@ -130,36 +142,18 @@ async def authorize(context: Context, call: Call) -> Grant | Denial:
         refused = _gate_refusal(context, offer)
         if refused is not None:
             return refused
-        reply = await _ask(context, offer, [offer.terms.full_step], second_try=False)
+        sent_us = monotonic_us()
+        reply = await offer.ask()
         if reply[0] == Outcome.SHORT:
-            reply = await _ask(context, offer, offer.terms.second_steps(reply), second_try=True)
+            sent_us = monotonic_us()
+            reply = await offer.ask(offer.terms.second_steps(reply))
+        _tell_gate(context, offer, reply, sent_us)
         if not context.is_stale(reply, chain):
             plan = None
             if reply[0] == _OK and reply[3] and not request.dry_run:
                 plan = await pinned_plan(context, chain, call)
             return _answer(context, offer, reply, plan)
     raise NotExecuted("the account kept changing while the call was decided")
-
-
-async def _ask(
-    context: Context,
-    offer: _Offer,
-    steps: list[Step],
-    *,
-    second_try: bool,
-) -> list[Any]:
-    request = offer.call.request
-    sent_us = monotonic_us()
-    reply = await context.run(
-        "authorize",
-        offer.chain,
-        request.call_id,
-        offer.arguments(steps, second_try=second_try),
-        context.settings.store.decision_deadline_ms,
-        offer.hour_keys.filters,
-    )
-    _tell_gate(context, offer, reply, sent_us)
-    return reply
 
 
 def _deny(call: Call, reason: str, account: str, detail: str | None = None) -> Denial:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any
 
 from authz.engine.answers import denial, grant, grant_legs
@@ -51,9 +52,14 @@ class _Extension:
     def _cap(self) -> Cap | None:
         if self.plan.is_emergency:
             return None
+        known = self.plan.cap
+        if known is not None and known[0] is self.chain:
+            return known[1]
         cap = duration_cap(self.chain.accounts)
         for leg, rate in self.limiting:
             cap = shorter(cap, cost_cap(self.chain.accounts[leg], rate, self.answered_at))
+        if not any(rate.windows for _, rate in self.limiting):
+            self.plan.cap = (self.chain, cap)
         return cap
 
     def denial_code(self) -> int:
@@ -95,10 +101,22 @@ class _Extension:
     def _inverse(self, rate: Rate, amount: int, limit: int) -> int:
         return rate.seconds_for(amount, self.answered_at, limit)
 
-    def arguments(
+    def ask(
+        self, steps: list[tuple[int, tuple[int, ...]]], *, second_try: bool
+    ) -> Awaitable[list[Any]]:
+        """Ask the store for the largest of these steps that fits."""
+        context = self.context
+        return context.run(
+            "reserve",
+            self.chain,
+            self.request.call_id,
+            self._arguments(steps, second_try=second_try),
+            context.settings.store.decision_deadline_ms,
+        )
+
+    def _arguments(
         self, steps: list[tuple[int, tuple[int, ...]]], *, second_try: bool
     ) -> list[bytes]:
-        """Return the script's arguments."""
         chain, plan, request = self.chain, self.plan, self.request
         calls = self.context.settings.calls
         valid_from, valid_until = chain.validity(self.now)
@@ -140,10 +158,9 @@ async def reserve(context: Context, request: ReserveRequest) -> Grant | Denial:
         if plan is None or not plan.in_store:
             return await _adopt(context, request, plan)
         extension = _Extension(context, request, plan, chain)
-        reply = await _ask(context, extension, [extension.first_step()], second_try=False)
+        reply = await extension.ask([extension.first_step()], second_try=False)
         if reply[0] == Outcome.SHORT:
-            steps = extension.second_steps(reply)
-            reply = await _ask(context, extension, steps, second_try=True)
+            reply = await extension.ask(extension.second_steps(reply), second_try=True)
         if reply[0] == Outcome.UNKNOWN_CALL:
             context.memory.forget(request.account, request.call_id)
             return await _adopt(context, request, plan)
@@ -154,22 +171,6 @@ async def reserve(context: Context, request: ReserveRequest) -> Grant | Denial:
         elif not context.is_stale(reply, chain):
             return _answer(context, extension, reply)
     raise NotExecuted("the call kept changing while it was extended")
-
-
-async def _ask(
-    context: Context,
-    extension: _Extension,
-    steps: list[tuple[int, tuple[int, ...]]],
-    *,
-    second_try: bool,
-) -> list[Any]:
-    return await context.run(
-        "reserve",
-        extension.chain,
-        extension.request.call_id,
-        extension.arguments(steps, second_try=second_try),
-        context.settings.store.decision_deadline_ms,
-    )
 
 
 async def find_plan(context: Context, chain: Chain, call_id: str, deadline_ms: int) -> Plan | None:

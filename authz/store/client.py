@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from authz import log, meters
 from authz.errors import InvariantError, NotExecuted, OutcomeUnknown, StoreError
-from authz.store.connection import Connection, pack_command
+from authz.store.connection import Connection, ScriptCall, pack_command
 from authz.store.handshake import open_connection
 from authz.store.health import StoreHealth
-from authz.store.replies import read_answer
 from authz.store.url import StoreAddress, parse_store_url
 from authz_ext.packing import pack_script_call
 
@@ -52,6 +51,7 @@ class StoreClient:
 
     __slots__ = (
         "_address",
+        "_calls_again",
         "_client_name",
         "_closing",
         "_connect_timeout_ms",
@@ -84,6 +84,7 @@ class StoreClient:
         self._connection: Connection | None = None
         self._live: Connection | None = None
         self._loading: dict[str, asyncio.Task[None]] = {}
+        self._calls_again: set[asyncio.Task[None]] = set()
         self._run_id_callbacks: list[RunIdCallback] = []
         self._task: asyncio.Task[None] | None = None
         self._time = asyncio.get_running_loop().time
@@ -157,32 +158,29 @@ class StoreClient:
         """
         return await self._submit(pack_command(command), self._time() + deadline_ms / 1000)
 
-    async def call_script(
+    def call_script(
         self,
         script: Script,
         keys: Sequence[bytes],
         arguments: Sequence[bytes | int],
         deadline_ms: int = 1_000,
-    ) -> Any:
-        """Run a script by its SHA-1 and return its answer; all keys lie in one slot.
+    ) -> Awaitable[Any]:
+        """Run a script by its SHA-1; await its answer. All keys lie in one slot.
 
         A server that has forgotten the script is given it and asked once more. The deadline
-        covers all of that.
+        covers all of that. What cannot be sent is said at once, not when it is awaited.
         """
         if len(keys) != script.number_of_keys:
             raise InvariantError(
                 f"script {script.name} takes {script.number_of_keys} keys, got {len(keys)}"
             )
-        deadline = self._time() + deadline_ms / 1000
+        connection = self._live
+        if connection is None:
+            _NOT_SENT.add()
+            raise NotExecuted(self._refusal())
         packed = pack_script_call(script.sha1, keys, arguments)
-        try:
-            answer = await self._submit(packed, deadline)
-        except NotExecuted as error:
-            if error.code != "NOSCRIPT":
-                raise
-            await self._load(script, deadline)
-            answer = await self._submit(packed, deadline)
-        return answer if script.legs is None else read_answer(answer)
+        deadline = self._time() + deadline_ms / 1000
+        return connection.submit_call(ScriptCall(script, packed, deadline))
 
     async def close(self) -> None:
         """Send what is queued, wait for the answers (1 s at most), and disconnect."""
@@ -207,6 +205,23 @@ class StoreClient:
         if not self._health.up:
             return "the store did not answer in time and counts as down"
         return "the store is not connected"
+
+    def _call_forgotten(self, reply: Reply[Any]) -> None:
+        task = asyncio.create_task(self._call_again(reply))
+        self._calls_again.add(task)
+        task.add_done_callback(self._calls_again.discard)
+
+    async def _call_again(self, reply: Reply[Any]) -> None:
+        call: ScriptCall = reply.question
+        try:
+            await self._load(call.script, call.deadline)
+            connection = self._live
+            if connection is None:
+                raise NotExecuted(self._refusal())
+            connection.repeat_call(reply)
+        except (StoreError, InvariantError) as error:
+            if not reply.done():
+                reply.set_exception(error)
 
     async def _load(self, script: Script, deadline: float) -> None:
         """Give the server a script; callers that need the same one share the command."""
@@ -243,6 +258,7 @@ class StoreClient:
             client_name=self._client_name,
             timeout_ms=self._connect_timeout_ms,
         )
+        connection.on_forgotten = self._call_forgotten
         connection.lost.add_done_callback(lambda _: self._trouble.set())
         connection.on_readonly.add_done_callback(lambda _: self._trouble.set())
         self._health.recovered()

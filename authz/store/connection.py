@@ -11,15 +11,18 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import hiredis
 
 from authz import meters
-from authz.errors import NotExecuted, OutcomeUnknown, StoreError
+from authz.errors import InvariantError, NotExecuted, OutcomeUnknown, StoreError
 from authz.store.health import StoreHealth
-from authz.store.replies import reply_error
+from authz.store.replies import read_answer, reply_error
 from authz_ext.prompt import Reply
+
+if TYPE_CHECKING:
+    from authz.store.scripts import Script
 
 #: Commands sent and not yet answered; the rest waits in the queue.
 IN_FLIGHT_MAX: Final = 1_024
@@ -40,10 +43,23 @@ _UNKNOWN: Final = _ERRORS["unknown"]
 pack_command: Final = cast("Callable[[tuple[bytes | str | int, ...]], bytes]", hiredis.pack_command)
 
 
+class ScriptCall:
+    """A call of a script as it was sent, with its deadline; `is_repeated` once it is sent again."""
+
+    __slots__ = ("deadline", "is_repeated", "packed", "script")
+
+    def __init__(self, script: Script, packed: bytes, deadline: float) -> None:
+        self.script = script
+        self.packed = packed
+        self.deadline = deadline
+        self.is_repeated = False
+
+
 class Connection(asyncio.Protocol):
     """A protocol for `loop.create_connection`; see the module. Not safe across threads.
 
     `lost` is done once the connection is gone. Deadlines are in the loop's time, in seconds.
+    `on_forgotten` is given the reply of a script call whose script the server does not know, once.
     """
 
     __slots__ = (
@@ -58,6 +74,7 @@ class Connection(asyncio.Protocol):
         "_sweep_timer",
         "_transport",
         "lost",
+        "on_forgotten",
         "on_readonly",
         "refusal",
     )
@@ -77,6 +94,7 @@ class Connection(asyncio.Protocol):
         self._sweep_at = math.inf
         self._sweep_timer: asyncio.TimerHandle | None = None
         self.lost: asyncio.Future[None] = loop.create_future()
+        self.on_forgotten: Callable[[Reply[Any]], None] | None = None
         #: Done when the server said that it takes no writes: a failover made it a replica.
         self.on_readonly: asyncio.Future[None] = loop.create_future()
 
@@ -95,20 +113,34 @@ class Connection(asyncio.Protocol):
 
         Raises NotExecuted when nothing can be sent any more or the queue is full.
         """
+        reply: Reply[Any] = Reply(self._loop)
+        self._queue(packed, reply, deadline)
+        return reply
+
+    def submit_call(self, call: ScriptCall) -> Reply[Any]:
+        """Queue a call of a script; as `submit`."""
+        reply: Reply[Any] = Reply(self._loop, call)
+        self._queue(call.packed, reply, call.deadline)
+        return reply
+
+    def repeat_call(self, reply: Reply[Any]) -> None:
+        """Queue a call of a script again whose reply has not been given yet; as `submit`."""
+        call: ScriptCall = reply.question
+        self._queue(call.packed, reply, call.deadline)
+
+    def _queue(self, packed: bytes, reply: Reply[Any], deadline: float) -> None:
         if self.refusal is not None:
             raise NotExecuted(self.refusal)
         queued = self._queued
         if len(queued) >= QUEUED_MAX:
             _NOT_SENT.add()
             raise NotExecuted(f"{QUEUED_MAX} commands already wait to be sent")
-        reply: Reply[Any] = Reply(self._loop)
         queued.append((packed, reply, deadline))
         if not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
         if deadline < self._sweep_at:
             self._sweep_no_later_than(deadline)
-        return reply
 
     def finish(self, reason: str) -> None:
         """Take no further command; close once those already taken are answered."""
@@ -156,11 +188,13 @@ class Connection(asyncio.Protocol):
                 if not answered:
                     answered = True
                     self._health.answered()
+                # Whoever waits for it goes on now, before the next one is looked at.
                 if isinstance(value, StoreError):
                     self._set_error(reply, value)
-                else:
-                    # Whoever waits for it goes on now, before the next one is looked at.
+                elif reply.question is None or reply.question.script.legs is None:
                     reply.set_result(value)
+                else:
+                    _set_answer(reply, value)
         except hiredis.HiredisError as error:
             self.abort(f"the store does not speak its protocol: {error}")
         if self._queued and not self._flush_scheduled:
@@ -202,17 +236,19 @@ class Connection(asyncio.Protocol):
         self.abort(f"the store sent a reply that nothing asked for{said}")
 
     def _set_error(self, reply: Reply[Any], error: StoreError) -> None:
-        if (
-            isinstance(error, NotExecuted)
-            and error.code == "READONLY"
-            and not self.on_readonly.done()
-        ):
-            self.on_readonly.set_result(None)
         if not isinstance(error, NotExecuted):
             _ERRORS["error"].add()
-        elif error.code != "NOSCRIPT":
+        elif error.code == "NOSCRIPT":
             # A forgotten script is sent again; nobody notices.
+            call: ScriptCall | None = reply.question
+            if call is not None and not call.is_repeated and self.on_forgotten is not None:
+                call.is_repeated = True
+                self.on_forgotten(reply)
+                return
+        else:
             _ERRORS["refused"].add()
+            if error.code == "READONLY" and not self.on_readonly.done():
+                self.on_readonly.set_result(None)
         reply.set_exception(error)
 
     def _flush(self) -> None:
@@ -271,6 +307,16 @@ class Connection(asyncio.Protocol):
 
 # Whoever waits for a reply goes on when it is there, and may send the next command: so these are
 # called when the connection's own state is settled.
+
+
+def _set_answer(reply: Reply[Any], value: Any) -> None:
+    """Give a reply the integers of a script with a shortcut."""
+    try:
+        answer = read_answer(value)
+    except InvariantError as error:
+        reply.set_exception(error)
+    else:
+        reply.set_result(answer)
 
 
 def _fail_not_sent(replies: list[Reply[Any]], reason: str) -> None:

@@ -3,6 +3,8 @@
 
 cdef class Reply:
     cdef object _loop
+    #: What was asked, for whoever may have to ask again; see store/connection.py.
+    cdef readonly object question
     cdef object _value
     cdef object _error
     cdef int _state

@@ -31,8 +31,9 @@ cdef enum:
 cdef class Reply:
     """What will be answered; awaited by an errand, or like any future by a task."""
 
-    def __cinit__(self, loop not None):
+    def __cinit__(self, loop not None, question=None):
         self._loop = loop
+        self.question = question
 
     # What whoever answers calls.
 
