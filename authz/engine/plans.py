@@ -5,17 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from authz.reasons import BILLING_OF, Billing, CallClass, Direction
 from authz.store.records import CallRecord, pack_tail_rates, pack_tail_words
 from authz_ext.rating import Rate
-
-if TYPE_CHECKING:
-    from authz.engine.steps import Cap
-    from authz.store.accounts import Chain
 
 REMEMBERED_CALLS_MAX = 200_000
 #: Billings that time does not charge.
@@ -42,10 +37,6 @@ class Plan(Struct, kw_only=True, gc=False):
     authorized_at: int
     in_store: bool = True
     rate_number: str | None = None
-    #: Worked out once: the cap of a call whose rates have no windows, with the chain that it was
-    #: found on, and `limiting_rates`.
-    cap: tuple[Chain, Cap | None] | None = None
-    known_limiting: tuple[tuple[int, Rate], ...] | None = None
 
     def costs(self, seconds: int, answered_at: int) -> tuple[int, ...]:
         """Return what `seconds` of talk cost every leg, in micros."""
@@ -62,16 +53,13 @@ class Plan(Struct, kw_only=True, gc=False):
         return self.call_class == CallClass.EMERGENCY and self.direction == Direction.OUTBOUND
 
     @property
-    def limiting_rates(self) -> tuple[tuple[int, Rate], ...]:
+    def limiting_rates(self) -> list[tuple[int, Rate]]:
         """Return (leg, rate) of the legs that credit can cut short."""
-        known = self.known_limiting
-        if known is None:
-            known = self.known_limiting = tuple(
-                (leg, rate)
-                for leg, (rate, billing) in enumerate(zip(self.rates, self.billings, strict=True))
-                if billing == Billing.PER_MINUTE and rate is not None and not rate.is_free
-            )
-        return known
+        return [
+            (leg, rate)
+            for leg, (rate, billing) in enumerate(zip(self.rates, self.billings, strict=True))
+            if billing == Billing.PER_MINUTE and rate is not None and not rate.is_free
+        ]
 
 
 def plan_from_record(account: str, call_id: str, record: CallRecord) -> Plan:

@@ -52,14 +52,9 @@ class _Extension:
     def _cap(self) -> Cap | None:
         if self.plan.is_emergency:
             return None
-        known = self.plan.cap
-        if known is not None and known[0] is self.chain:
-            return known[1]
         cap = duration_cap(self.chain.accounts)
         for leg, rate in self.limiting:
             cap = shorter(cap, cost_cap(self.chain.accounts[leg], rate, self.answered_at))
-        if not any(rate.windows for _, rate in self.limiting):
-            self.plan.cap = (self.chain, cap)
         return cap
 
     def denial_code(self) -> int:

@@ -128,8 +128,15 @@ cdef class Reply:
         """Return the event loop that calls back."""
         return self._loop
 
+    # `asyncio.gather` asks for these two, and of nothing else behind the protocol.
+
+    @property
+    def _cancel_message(self):
+        """None: no word is kept of why nobody waits any longer."""
+        return None
+
     def _make_cancelled_error(self):
-        """Return what awaiting it raises when it is cancelled: `asyncio.gather` asks so."""
+        """Return what awaiting it raises when it is cancelled."""
         return CancelledError()
 
     def __await__(self):

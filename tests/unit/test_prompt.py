@@ -203,7 +203,10 @@ async def test_asyncio_waits_for_many() -> None:
 
 
 async def test_cancelling_those_that_wait_cancels_it() -> None:
-    for waiting in (asyncio.gather, wait_for):
+    def gather_all(awaited: Any) -> Any:
+        return asyncio.gather(awaited, asyncio.sleep(0), return_exceptions=True)
+
+    for waiting in (asyncio.gather, gather_all, wait_for):
         awaited = reply()
         task = asyncio.ensure_future(waiting(awaited))
         await asyncio.sleep(0)
