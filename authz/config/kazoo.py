@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from typing import Annotated, Final, Literal
-from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from authz.config.broker_url import parse_broker_url
 from authz.config.fields import about
 from authz.errors import ConfigError
 
@@ -24,7 +24,13 @@ class BrokerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     url: Annotated[
         str,
-        about("amqp:// or amqps:// URL with user, password and virtual host.", secret=True),
+        about(
+            "amqp:// or amqps:// URL with user, password and virtual host. Options of amqps:// are "
+            "RabbitMQ's own: cacertfile (else the system's authorities are trusted), certfile and "
+            "keyfile for a broker that asks for a certificate, verify=verify_none to trust any "
+            "broker; of both, heartbeat in seconds (10).",
+            secret=True,
+        ),
     ]
     zone: Annotated[
         str,
@@ -147,14 +153,10 @@ class KazooSettings(Struct, frozen=True, kw_only=True):
 def check_kazoo(settings: KazooSettings) -> None:
     """Refuse what no single field shows to be wrong; raise ConfigError."""
     for number, broker in enumerate(settings.brokers, 1):
-        where = f"kazoo.brokers: broker {number}"
         try:
-            parts = urlsplit(broker.url)
-            host, _ = parts.hostname, parts.port
-        except ValueError as error:
-            raise ConfigError(f"{where}: url: {error}") from error
-        if parts.scheme not in ("amqp", "amqps") or not host:
-            raise ConfigError(f"{where}: url does not start with amqp:// or amqps:// and a host")
+            parse_broker_url(broker.url)
+        except ConfigError as error:
+            raise ConfigError(f"kazoo.brokers: broker {number}: {error}") from error
     queues = (settings.request_queue, settings.rate_queue, settings.hangup_queue)
     for name in queues:
         if queues.count(name) > 1:
