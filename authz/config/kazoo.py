@@ -87,7 +87,8 @@ class KazooSettings(Struct, frozen=True, kw_only=True):
         about(
             "How a call is ended whose credit has ended. metaflow: through Kazoo's application "
             "konami, which must run. switch: by its FreeSWITCH, which must be one of "
-            "freeswitch.switches under the name that Kazoo's events have for it."
+            "freeswitch.switches under the name that Kazoo's events have for it. Where one way "
+            "reaches nobody, or has not ended the call after seconds, the other one is tried, too."
         ),
     ] = "metaflow"
     costs: Annotated[

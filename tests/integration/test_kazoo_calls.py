@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -12,16 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from freeswitch.switch_simulator import SwitchSimulator
 from kazoo.agent_stage import KazooStage, kazoo_stage
+from kazoo.ecallmgr import Ecallmgr
 from rabbitmq import RabbitServer
 from servers import Server
 from world import TOLLFREE, UK, US
 
+from authz.config.freeswitch import FreeswitchSettings, SwitchSettings
+from authz.hooks.freeswitch.serving import SwitchServer
+from authz.hooks.freeswitch.settling import Settler
 from authz.hooks.kazoo.encoding import to_gregorian
 from authz.store.switches import HangupRequest, SwitchBoard, request_hangup
 
 #: Of the price list: 0.0137 a minute by the second, so that this buys four seconds and no more.
 FOUR_SECONDS = "0.000914"
+#: As Kazoo's events name its FreeSWITCH.
+FS = "freeswitch@fs1.example.net"
 
 
 @pytest.fixture
@@ -283,27 +291,97 @@ async def test_messages_that_make_no_sense_end_nobody(stage: KazooStage) -> None
     assert ("c9", 60, 10_000) in await stage.charges("sub")
 
 
-async def test_a_switch_of_ours_is_asked_to_end_a_call(
-    store_url: str, rabbit_server: RabbitServer, tmp_path: Path
+@contextlib.asynccontextmanager
+async def kazoos_switch(stage: KazooStage) -> AsyncIterator[SwitchSimulator]:
+    """Yield Kazoo's FreeSWITCH, which the FreeSWITCH agent serves under Kazoo's name for it."""
+    switch = await SwitchSimulator.start()
+    address = SwitchSettings(name=FS, host="127.0.0.1", port=switch.port)
+    engine = stage.world.engine
+    server = SwitchServer(address, FreeswitchSettings(), engine, Settler(engine), "owner")
+    work = asyncio.create_task(server.run())
+    try:
+        await stage.until(lambda: server.is_connected)
+        yield switch
+        await server.drain(5)
+    finally:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        await switch.close()
+
+
+async def test_a_switch_of_ours_ends_the_call_and_konami_does_without_it(
+    store_url: str, rabbit_server: RabbitServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with kazoo_stage(store_url, rabbit_server, tmp_path, hangup_by="switch") as stage:
         await stage.world.pair(sub=FOUR_SECONDS)
-        switch = "freeswitch@fs1.example.net"
-        board = SwitchBoard(stage.world.client, switch, "agent")
-        assert await board.hold(30)
-        poor = await stage.ask("poor", UK)
-        await stage.tell("CHANNEL_ANSWER", poor, UK)
-        taken: list[HangupRequest] = []
-        async with asyncio.timeout(20):
-            while not taken:
-                taken += await board.take_requests()
-                await asyncio.sleep(0.05)
-        assert taken[0] == HangupRequest("sub", "poor")
-        # A switch that nobody serves is reached by konami all the same.
-        await board.leave()
+        async with kazoos_switch(stage) as switch:
+            # Two channels of Kazoo's, in a context that is none of ours: one has to end.
+            poor = switch.call(uuid="poor@10.0.0.1", context="context_2")
+            other = switch.call(uuid="other", context="context_2")
+            answer = await stage.ask("poor@10.0.0.1", UK)
+            await stage.tell("CHANNEL_ANSWER", answer, UK)
+            assert (await switch.until_ended(poor)).uuid == "poor@10.0.0.1"
+            assert other.uuid in switch.legs
+            assert stage.ecallmgr.hangups.empty()
+            await stage.end(answer, 4, UK)
+        # Its switch is served by nobody any more.
+        await stage.world.credit("sub", FOUR_SECONDS)
+        answer = await stage.ask("c2", UK)
+        await stage.tell("CHANNEL_ANSWER", answer, UK)
         order = await asyncio.wait_for(stage.ecallmgr.hangups.get(), 20)
-        assert order["Call-ID"] == "poor"
-        await stage.end(poor, 4, UK)
+        assert order["Call-ID"] == "c2"
+        assert "kazoo_switch_unserved" in caplog.messages
+        await stage.end(answer, 4, UK)
+        seconds = [(call_id, talked) for call_id, talked, _ in await stage.charges("sub")]
+        assert seconds == [("poor@10.0.0.1", 4), ("c2", 4)]
+
+
+async def test_a_way_to_end_calls_that_is_closed_is_not_the_only_one(
+    store_url: str, rabbit_server: RabbitServer, tmp_path: Path, store_server: Server
+) -> None:
+    async with kazoo_stage(store_url, rabbit_server, tmp_path, hangup_by="switch") as stage:
+        await stage.world.pair()
+        answer = await stage.ask("c1")
+        await stage.tell("CHANNEL_ANSWER", answer)
+        call = stage.agent.book.get("c1")
+        assert call is not None
+        await stage.until(lambda: bool(call.switch))
+        orders, hangups = stage.ecallmgr.hangups, stage.agent.hangups
+        # Somebody serves the switch and cannot reach it: the second time konami is asked, too.
+        board = SwitchBoard(stage.world.client, FS, "deaf")
+        assert await board.hold(60)
+        for attempt in (1, 2):
+            call.hangups = attempt
+            await hangups.hang_up(call)
+            assert await board.take_requests() == [HangupRequest("sub", "c1")]
+        assert (await asyncio.wait_for(orders.get(), 20))["Call-ID"] == "c1"
+        assert orders.empty()
+        # Without the store nobody can be asked by it.
+        call.hangups = 1
+        os.kill(store_server.store.pid, signal.SIGSTOP)
+        try:
+            await hangups.hang_up(call)
+            assert (await asyncio.wait_for(orders.get(), 20))["Call-ID"] == "c1"
+        finally:
+            os.kill(store_server.store.pid, signal.SIGCONT)
+        await stage.end(answer, 6)
+
+
+async def test_without_konami_a_switch_of_ours_ends_the_call(
+    stage: KazooStage, caplog: pytest.LogCaptureFixture
+) -> None:
+    await stage.world.pair(sub=FOUR_SECONDS)
+    # Nobody listens to orders any more.
+    await stage.ecallmgr.close()
+    stage.ecallmgr = await Ecallmgr.connect(stage.settings.brokers[0].url)
+    async with kazoos_switch(stage) as switch:
+        poor = switch.call(uuid="poor", context="context_2")
+        answer = await stage.ask("poor", UK)
+        await stage.tell("CHANNEL_ANSWER", answer, UK)
+        await switch.until_ended(poor)
+        assert "kazoo_konami_missing" in caplog.messages
+        await stage.end(answer, 4, UK)
+    assert await stage.charges("sub") == [("poor", 4, 913)]
 
 
 async def test_ends_are_kept_on_disk_while_the_store_is_away(

@@ -374,13 +374,19 @@ FREED: Final = Case(
 )  # fmt: skip
 FORMS: Final = Case(name="forms of messages", calls=(Call(to=UK, paid=PAID_UK),))
 RATED: Final = Case(name="rates and balances", credit="0", calls=())
-STEPS: Final = (ASKED_AGAIN, FREED, FORMS, RATED)
+TOPPED_UP: Final = Case(
+    name="topped up", credit="6", reseller_credit="1000",
+    profile={"topup": {"threshold": 5, "amount": 25.5},
+             "notifications": {"low_balance": {"threshold": 4, "enabled": True}}},
+    calls=(Call(to=PREMIUM, paid=(3_000_000, 2_400_000)),),
+)  # fmt: skip
+STEPS: Final = (ASKED_AGAIN, FREED, FORMS, RATED, TOPPED_UP)
 
 CASES: Final = (
     *DESTINATIONS, *WHO, *NUMBERS, *HARD_LIMITS, *TRUNKS, *CREDIT, *SOFT_LIMITS, *EXCUSED,
 )  # fmt: skip
 
 __all__ = [
-    "ASKED_AGAIN", "CASES", "FORMS", "FRANCE", "FREED", "RATED", "RATES", "STEPS", "TOLLFREE", "UK",
-    "US", "Call", "Case",
+    "ASKED_AGAIN", "CASES", "FORMS", "FRANCE", "FREED", "RATED", "RATES", "STEPS", "TOLLFREE",
+    "TOPPED_UP", "UK", "US", "Call", "Case",
 ]  # fmt: skip
