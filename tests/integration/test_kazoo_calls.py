@@ -96,6 +96,74 @@ async def test_an_end_told_twice_or_differently_is_booked_once(stage: KazooStage
     assert await stage.charges("sub") == [("c1", 60, 10_000)]
 
 
+async def test_ends_that_bear_less_or_other_than_the_call_are_booked_as_it_was_let_through(
+    stage: KazooStage,
+) -> None:
+    await stage.world.pair()
+    await stage.world.account("stranger", "10", parent="master", deck="retail")
+    bare, renamed = await stage.ask("bare"), await stage.ask("renamed")
+    for answer in (bare, renamed):
+        await stage.tell("CHANNEL_ANSWER", answer)
+    for name, fields in (
+        ("bare", {"Custom_Channel_Vars": {}, "Caller_ID_Number": 7, "Request": None}),
+        ("renamed", {"Custom_Channel_Vars": {"Account-ID": "stranger", "Resource-ID": "r"}}),
+    ):
+        await stage.ecallmgr.tell("CHANNEL_DESTROY", name, Billing_Seconds=61, **fields)
+        await stage.ecallmgr.tell("CHANNEL_DESTROY", name, Billing_Seconds=61, **fields)
+    await stage.until(lambda: stage.agent.settler.settled == 4)
+    assert sorted(await stage.charges("sub")) == [("bare", 61, 20_000), ("renamed", 61, 20_000)]
+    assert await stage.charges("stranger") == []
+    assert await stage.open_calls("master") == 0
+    # Another account's call of the same id is another call, whoever remembers the first one.
+    world = stage.world
+    await world.authorize("bare", account="stranger")
+    stranger = {**bare, "Account-ID": "stranger"}
+    await stage.end(stranger, 30)
+    assert await stage.charges("stranger") == [("bare", 30, 10_000)]
+
+
+async def test_an_end_that_does_not_say_how_long_is_not_taken_for_no_talk(
+    stage: KazooStage,
+) -> None:
+    await stage.world.pair()
+    talking, ringing, refused = [await stage.ask(name) for name in ("talking", "ringing", "other")]
+    await stage.tell("CHANNEL_ANSWER", talking)
+    call = stage.agent.book.get("talking")
+    await stage.until(lambda: call is not None and call.answered_at is not None)
+    refused = {**refused, "Account-Billing": "limits_enforced",
+               "Reseller-Billing": "limits_enforced"}  # fmt: skip
+    for answer in (talking, ringing, refused):
+        await stage.tell("CHANNEL_DESTROY", answer, Billing_Seconds=None)
+    await stage.until(lambda: stage.agent.settler.failed == 1 and stage.agent.settler.settled == 2)
+    assert await stage.open_calls("sub") == 1
+    # A better word may still come; else the call is an orphan, charged for what it was seen to use.
+    await stage.end(talking, 61)
+    assert ("talking", 61, 20_000) in await stage.charges("sub")
+
+
+async def test_a_switch_that_its_ecallmgr_loses_and_finds_again(stage: KazooStage) -> None:
+    await stage.world.pair()
+    answer = await stage.ask("c1")
+    await stage.tell("CHANNEL_ANSWER", answer)
+    call = stage.agent.book.get("c1")
+    assert call is not None
+    await stage.until(lambda: call.answered_at is not None)
+    call.began_at -= 60
+    # Even with a duration: the call may well go on, and its first end is the last word.
+    await stage.tell("CHANNEL_DISCONNECTED", answer, Billing_Seconds=30)
+    assert await orphans(stage) == 1
+    assert await stage.open_calls("sub") == 0
+    stage.channels["c1"] = channel(answer)
+    await stage.tell("CHANNEL_CONNECTED", answer)
+    await stage.agent.surveyor.survey(stage.broker)
+    await stage.until(lambda: stage.agent.supervisor.taken_over == 1)
+    assert await stage.open_calls("sub") == 1
+    await stage.end(answer, 121)
+    charges = await stage.charges("sub")
+    assert sum(micros for _, _, micros in charges) == 30_000
+    assert await stage.world.balance("sub") == 10_000_000 - 30_000
+
+
 async def test_events_after_an_end_wake_nothing(stage: KazooStage) -> None:
     await stage.world.pair()
     answer = await stage.ask("c1")

@@ -20,6 +20,7 @@ from rabbitmq import RabbitServer
 from servers import Server
 from world import TOLLFREE, UK, US, PriceList
 
+from authz.errors import InvariantError
 from authz.model import Trunks
 from authz_ext.rating import Rate, Tier
 
@@ -126,10 +127,11 @@ async def test_who_may_call_with_what(
 
 async def test_each_leg_pays_at_its_own_decks_price(stage: KazooStage) -> None:
     await stage.world.pair()
-    answer = await stage.ask("c1", UK)
+    answer = await stage.ask("c1", UK, Outbound_Flags="fax")
     assert words(answer) == (True, "per_minute", "per_minute")
-    assert answer["Account-ID"], answer["Reseller-ID"] == ("sub", "master")
-    assert answer["Custom-Channel-Vars"]["To"] == UK
+    assert (answer["Account-ID"], answer["Reseller-ID"]) == ("sub", "master")
+    variables = answer["Custom-Channel-Vars"]
+    assert (variables["To"], variables["Outbound-Flags"]) == (UK, "fax")
     await stage.end(answer, 67, UK)
     # 67 s at 0.0137 by the second; 72 s at 0.01 by six.
     assert await stage.charges("sub") == [("c1", 67, 15_298)]
@@ -448,6 +450,21 @@ async def test_without_the_store_only_what_must_passes(
         os.kill(store_server.store.pid, signal.SIGCONT)
 
 
+async def test_no_fault_of_ours_keeps_anybody_from_an_emergency_number(
+    stage: KazooStage, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stage.world.pair()
+
+    async def broken(request: object) -> None:
+        raise InvariantError("a defect")
+
+    monkeypatch.setattr(stage.world.engine, "authorize", broken)
+    answer = await stage.ask("c1", "911")
+    assert words(answer) == (True, "limits_disabled", "limits_disabled")
+    assert "kazoo_emergency_unrecorded" in caplog.messages
+    assert words(await stage.ask("c2")) == REFUSED
+
+
 async def test_a_fault_of_ours_lets_nobody_through(
     stage: KazooStage, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -460,4 +477,6 @@ async def test_a_fault_of_ours_lets_nobody_through(
     context.directory.forget_all()
     assert words(await stage.ask("c1")) == REFUSED
     assert "kazoo_not_decided" in caplog.messages
+    emergency = await stage.ask("c2", "911")
+    assert words(emergency) == (True, "limits_disabled", "limits_disabled")
     await stage.world.client.execute("HSET", key, "c", config)

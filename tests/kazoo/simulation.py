@@ -117,7 +117,7 @@ class SimulatedKazoo:
         )  # fmt: skip
         event = CallEvent(
             call_id=call_id, call_direction=direction, custom_channel_vars=variables,
-            timestamp=to_gregorian(int(time.time())),
+            timestamp=to_gregorian(int(time.time())), billing_seconds=0,
         )  # fmt: skip
         await self._live(channel, event, seconds, ring_seconds)
         return event.billing_seconds

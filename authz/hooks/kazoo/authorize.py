@@ -24,7 +24,7 @@ from authz.hooks.kazoo.dids import DidLimits
 from authz.hooks.kazoo.excuses import excuses_by_limits
 from authz.hooks.kazoo.legs import Leg, read_leg
 from authz.hooks.kazoo.limits import limits_of
-from authz.hooks.kazoo.messages import AuthorizeAnswer, AuthorizeRequest
+from authz.hooks.kazoo.messages import AuthorizeAnswer, AuthorizeRequest, Variables
 from authz.hooks.kazoo.trunks import trunk_usage
 from authz.hooks.kazoo.words import (
     BILLING_WORDS,
@@ -132,8 +132,13 @@ class Authorizer:
     ) -> AuthorizeAnswer:
         """Let an emergency call through at once, whatever is wrong with it otherwise."""
         if leg.account and leg.is_readable:
-            answer = await self._engine.authorize(self._question(leg, number, link))
-            self._watch(leg, number, answer, link, {})
+            try:
+                answer = await self._engine.authorize(self._question(leg, number, link))
+                self._watch(leg, number, answer, link, {})
+            except Exception as error:
+                # No fault of ours keeps anybody from an emergency number.
+                log.event("kazoo_emergency_unrecorded", level="error", call_id=leg.call_id,
+                          error=error)  # fmt: skip
         else:
             log.event("kazoo_emergency_unattributed", level="warning", call_id=leg.call_id)
         words = {leg.account: LIMITS_DISABLED, leg.reseller: LIMITS_DISABLED}
@@ -313,7 +318,7 @@ class Authorizer:
             reseller_billing=reseller_word,
             call_direction=request.call_direction,
             other_leg_call_id=request.other_leg_call_id,
-            custom_channel_vars={"To": number} if number else {},
+            custom_channel_vars=_echoed(request, number),
         )
 
     async def _add_usage(
@@ -331,6 +336,15 @@ class Authorizer:
                 answer.custom_channel_vars["Account-Trunk-Usage"] = usage
             elif account.id == answer.reseller_id:
                 answer.custom_channel_vars["Reseller-Trunk-Usage"] = usage
+
+
+def _echoed(request: AuthorizeRequest, number: str) -> Variables:
+    """Return what ecallmgr writes back onto the channel: the number as it was rated, and flags."""
+    found: Variables = {"To": number} if number else {}
+    flags = request.custom_channel_vars.get("Outbound-Flags")
+    if flags and isinstance(flags, str | list):
+        found["Outbound-Flags"] = flags
+    return found
 
 
 def _refusal_of(denial: Denial) -> _Refusal:
