@@ -288,6 +288,42 @@ async def test_a_soft_limit_lets_pass_what_its_own_account_refuses(stage: KazooS
     assert (refused["Is-Authorized"], refused["Soft-Limit"]) == (False, False)
 
 
+async def test_only_denied_calls_are_told_as_denied(stage: KazooStage) -> None:
+    world = stage.world
+    rules = json.dumps({r"^\+1415": 0})
+    await world.pair(
+        sub="0",
+        metadata={"kazoo.soft_limit_outbound": "true", "kazoo.inbound_channels_per_did": rules},
+    )
+    passed = await stage.ask("c1")
+    assert passed["Soft-Limit"] is True
+    # Its missing rate is told, which the soft limit does not make up for.
+    unrated = await stage.ask("c2", "+33142685300")
+    assert unrated["Soft-Limit"] is False
+    refused = [await stage.ask("c3", direction="inbound", to="+16505550100"),
+               await stage.ask("c4", direction="inbound", to=DID)]  # fmt: skip
+    assert not any(one["Is-Authorized"] or one["Soft-Limit"] for one in refused)
+    await world.account("lax", "1", parent="master", deck="retail", enforce=False,
+                        metadata={"kazoo.inbound_channels_per_did": rules})  # fmt: skip
+    lax = await stage.ask("c5", DID, "inbound", Account_ID="lax")
+    assert lax["Is-Authorized"] is True
+    await world.engine.denials.flush()
+    told = [
+        (one["event"], one["account"], one.get("reason", ""), int(one["count"]))
+        for one in await world.events("sub")
+        if one["event"] in ("call.denied", "rate.missing")
+    ]
+    assert sorted(told) == [
+        ("call.denied", "master", "no_rate", 1),
+        ("call.denied", "sub", "insufficient_credit", 1),
+        ("call.denied", "sub", "max_calls_exceeded", 1),
+        ("rate.missing", "master", "", 1),
+        ("rate.missing", "sub", "", 1),
+    ]
+    await stage.end(passed, 6)
+    await stage.end(lax, 6, DID)
+
+
 async def test_a_soft_limit_opens_no_blocked_destination(stage: KazooStage) -> None:
     await stage.world.pair(
         blocked_classes=("international",), metadata={"kazoo.soft_limit_outbound": "true"}
@@ -446,8 +482,16 @@ async def test_without_the_store_only_what_must_passes(
         assert (await stage.ask("c1"))["Is-Authorized"] is False
         assert (await stage.ask("c2", "911"))["Is-Authorized"] is True
         assert (await stage.ask("c3", TOLLFREE))["Is-Authorized"] is True
+        # No word of a balance: by `false` every call of the account would end.
+        check = stage.ecallmgr.question("authz/balance_check_req", Accounts=["sub", "master"])
+        unanswered = stage.ecallmgr.expect(check["Msg-ID"])
+        await stage.ecallmgr.publish("callmgr", "authz.balance_check", check)
+        assert (await stage.ask("c4"))["Is-Authorized"] is False
     finally:
         os.kill(store_server.store.pid, signal.SIGCONT)
+    later = await stage.ecallmgr.ask("authz/balance_check_req", Accounts=["sub", "master"])
+    assert later["Balances"] == {"sub": True, "master": True}
+    assert not unanswered.done()
 
 
 async def test_no_fault_of_ours_keeps_anybody_from_an_emergency_number(

@@ -203,6 +203,15 @@ WHO: Final = (
                 Call(variables={"Reseller-ID": ""}), Call(variables={"Reseller-ID": "../x"}))),
 )  # fmt: skip
 
+#: What a channel bears when it is asked about is no answer: a leg that was transferred, say.
+_TOLD: Final = {"Account-Billing": "hard_limit", "Reseller-Billing": "limits_disabled"}
+ECHOES: Final = (
+    Case(name="1.1 words of the question", credit="0.02",
+         calls=(Call(variables={**_TOLD, "Reseller-ID": ""}),
+                _refused(variables={"Account-Billing": "per_minute",
+                                    "Reseller-Billing": "per_minute"}))),
+)  # fmt: skip
+
 #: A number as devices and carriers write it: one of the rates' prefixes all the same.
 NUMBERS: Final = (
     Case(name="1.1 spellings", calls=(
@@ -231,6 +240,7 @@ HARD_LIMITS: Final = (
     Case(name="1.3 numbers", account={"pvt_inbound_channels_per_did_rules":
                                       {r"^\+?1?415": 1, r"^\+1416": 0, r"^\+1417": -1}},
          calls=(_inbound(Call()), _inbound(_refused(HARD)), Call(), Call(),
+                _inbound(_refused(HARD, to="4155550100")), Call(to="4155550100"),
                 _inbound(Call(to="+14155550101")), _inbound(_refused(HARD, to="+14165550100")),
                 Call(to="+14165550100"), _inbound(Call(to="+14175550100")),
                 _inbound(Call(to="+14175550100")))),
@@ -383,7 +393,7 @@ TOPPED_UP: Final = Case(
 STEPS: Final = (ASKED_AGAIN, FREED, FORMS, RATED, TOPPED_UP)
 
 CASES: Final = (
-    *DESTINATIONS, *WHO, *NUMBERS, *HARD_LIMITS, *TRUNKS, *CREDIT, *SOFT_LIMITS, *EXCUSED,
+    *DESTINATIONS, *WHO, *ECHOES, *NUMBERS, *HARD_LIMITS, *TRUNKS, *CREDIT, *SOFT_LIMITS, *EXCUSED,
 )  # fmt: skip
 
 __all__ = [

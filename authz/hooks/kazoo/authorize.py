@@ -37,7 +37,7 @@ from authz.hooks.kazoo.words import (
     refusal_word,
 )
 from authz.model import Denial, Grant
-from authz.reasons import Billing, CallClass, Excuse
+from authz.reasons import REASONS, Billing, CallClass, Excuse
 from authz.store.accounts import Chain
 
 #: Denials that concern another call, which keeps what it has.
@@ -191,13 +191,20 @@ class Authorizer:
             ):
                 log.event("kazoo_call_refused", level="debug", account=answer.account,
                           call_id=leg.call_id, reason=answer.reason)  # fmt: skip
+                self._count(answer, number, link, is_final=True)
                 verdict.is_soft = False
                 # Who is above has not been asked (1.2).
                 for account in chain.ids[chain.ids.index(answer.account) + 1 :]:
                     verdict.words.pop(account, None)
                 return verdict
+            self._count(answer, number, link, is_final=False)
             verdict.is_soft = True
             excuses[answer.account] = Excuse.LIMITS
+
+    def _count(self, refusal: _Refusal, number: str, link: Link | None, *, is_final: bool) -> None:
+        """Count a refused channel; one that a soft limit lets pass may only lack a rate (B6)."""
+        if link is not None and refusal.reason in REASONS:
+            self._engine.denials.count(refusal.account, refusal.reason, number, enforced=is_final)
 
     async def _ask(
         self,
@@ -210,7 +217,7 @@ class Authorizer:
         if link is not None:
             limiting = [one for one in chain.accounts if excuses.get(one.id) is not Excuse.LIMITS]
             full = await self._dids.take(chain, limiting, leg.direction, number, leg.call_id)
-            if full is not None:
+            if full is not None and self._engine.is_enforced(leg.account):
                 return _Refusal(full, "max_calls_exceeded", HARD_LIMIT)
         question = self._question(leg, number, link, chain, excuses)
         try:
@@ -249,6 +256,7 @@ class Authorizer:
             dry_run=link is None,
             excuses=dict(excuses),
             judged_on=chain,
+            is_tentative=chain is not None,
         )
 
     def _watch(
