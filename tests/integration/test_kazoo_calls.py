@@ -21,6 +21,7 @@ from servers import Server
 from world import TOLLFREE, UK, US
 
 from authz.config.freeswitch import FreeswitchSettings, SwitchSettings
+from authz.config.sections import StoreSettings
 from authz.hooks.freeswitch.serving import SwitchServer
 from authz.hooks.freeswitch.settling import Settler
 from authz.hooks.kazoo.encoding import to_gregorian
@@ -327,6 +328,39 @@ async def test_a_broker_that_dies_in_mid_call(stage: KazooStage, rabbit_node: Ra
     assert list(survey.channels) == ["c1"]
     await stage.end(answer, 120)
     assert await stage.charges("sub") == [("c1", 120, 20_000)]
+
+
+async def test_a_broker_that_dies_while_calls_are_decided_and_booked(
+    store_url: str, rabbit_server: RabbitServer, tmp_path: Path, store_server: Server
+) -> None:
+    patient = StoreSettings(decision_deadline_ms=10_000, settle_deadline_ms=10_000)
+    async with kazoo_stage(store_url, rabbit_server, tmp_path, world={"store": patient}) as stage:
+        await stage.world.pair()
+        ended = await stage.ask("ended")
+        await stage.tell("CHANNEL_ANSWER", ended)
+        working = stage.broker._handlers._working
+        await stage.until(lambda: not working)
+        os.kill(store_server.store.pid, signal.SIGSTOP)
+        await stage.tell("CHANNEL_DESTROY", ended, Billing_Seconds=61)
+        question = stage.ecallmgr.question(
+            "authz/authz_req", Call_ID="asked", Custom_Channel_Vars=stage.variables()
+        )
+        await stage.ecallmgr.publish("callmgr", "authz.authorize", question)
+        await stage.until(lambda: len(working) == 2)
+        rabbit_server.kill()
+        await stage.until(lambda: not stage.broker.is_up)
+        os.kill(store_server.store.pid, signal.SIGCONT)
+        # What has begun is finished. Nobody hears of it.
+        await stage.until(lambda: stage.agent.settler.settled == 1 and "asked" in stage.known)
+        rabbit_server.start()
+        await stage.reconnect()
+        await stage.until(lambda: stage.broker.is_up)
+        # The end is told again, and what was not answered in time is ended by its ecallmgr.
+        await stage.end(ended, 61)
+        await stage.end({**ended, "Call-ID": "asked"}, 0)
+        assert await stage.charges("sub") == [("ended", 61, 20_000), ("asked", 0, 0)]
+        assert await stage.charges("master") == [("ended", 61, 5_500), ("asked", 0, 0)]
+        assert (await stage.world.state("sub")).held == 0
 
 
 async def test_a_call_that_an_operator_ends(stage: KazooStage) -> None:

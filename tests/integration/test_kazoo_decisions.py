@@ -458,19 +458,23 @@ async def test_balances_count_what_calls_have_used(stage: KazooStage) -> None:
     assert check["Balances"] == dict.fromkeys(accounts, True) | {"sub": False}
 
 
-async def test_a_hangup_that_overtakes_its_question(stage: KazooStage) -> None:
+@pytest.mark.parametrize("seconds", [0, 61])
+async def test_a_hangup_that_overtakes_its_question(stage: KazooStage, seconds: int) -> None:
     await stage.world.pair()
-    question = stage.ecallmgr.question(
-        "authz/authz_req", Call_ID="c1", Custom_Channel_Vars=stage.variables()
-    )
-    answer = {"Call-ID": "c1", "Call-Direction": "outbound"}
-    await stage.tell("CHANNEL_DESTROY", answer, Billing_Seconds=0)
+    ended = {"Call-ID": "c1", "Call-Direction": "outbound"}
+    # ecallmgr has waited in vain: refused the channel, or let it talk.
+    await stage.tell("CHANNEL_DESTROY", ended, Billing_Seconds=seconds)
     await stage.until(lambda: stage.agent.book.has_ended("c1"))
-    late = await stage.ecallmgr.ask(
-        "authz/authz_req", Call_ID="c1", Custom_Channel_Vars=question["Custom-Channel-Vars"]
-    )
+    late = await stage.ask("c1")
     assert late["Is-Authorized"] is False
+    for name in ("CHANNEL_CREATE", "CHANNEL_ANSWER"):
+        await stage.tell(name, late)
+    if seconds:
+        await stage.end(ended, seconds)
     assert await stage.open_calls("sub") == 0
+    assert (await stage.world.state("sub")).held == 0
+    charges = [("c1", 61, 20_000)] if seconds else []
+    assert await stage.charges("sub") == charges
 
 
 async def test_without_the_store_only_what_must_passes(
