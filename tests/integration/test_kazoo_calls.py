@@ -123,8 +123,9 @@ async def test_ends_that_bear_less_or_other_than_the_call_are_booked_as_it_was_l
     assert await stage.charges("stranger") == [("bare", 30, 10_000)]
 
 
+@pytest.mark.parametrize("said", [None, -5])
 async def test_an_end_that_does_not_say_how_long_is_not_taken_for_no_talk(
-    stage: KazooStage,
+    stage: KazooStage, said: int | None
 ) -> None:
     await stage.world.pair()
     talking, ringing, refused = [await stage.ask(name) for name in ("talking", "ringing", "other")]
@@ -134,7 +135,7 @@ async def test_an_end_that_does_not_say_how_long_is_not_taken_for_no_talk(
     refused = {**refused, "Account-Billing": "limits_enforced",
                "Reseller-Billing": "limits_enforced"}  # fmt: skip
     for answer in (talking, ringing, refused):
-        await stage.tell("CHANNEL_DESTROY", answer, Billing_Seconds=None)
+        await stage.tell("CHANNEL_DESTROY", answer, Billing_Seconds=said)
     await stage.until(lambda: stage.agent.settler.failed == 1 and stage.agent.settler.settled == 2)
     assert await stage.open_calls("sub") == 1
     # A better word may still come; else the call is an orphan, charged for what it was seen to use.

@@ -404,6 +404,10 @@ async def test_rates_in_kazoos_units(stage: KazooStage) -> None:
     assert (await stage.ecallmgr.broadcasts.get())["Rate"] == "137"
     none = await stage.ecallmgr.ask("rate/req", To_DID="+33142685300", Account_ID="sub")
     assert "Rate" not in none
+    # An account without a ratedeck has its reseller's.
+    await stage.world.account("bare", "1", parent="master")
+    reseller = await stage.ecallmgr.ask("rate/req", To_DID=UK, Account_ID="bare")
+    assert (reseller["Ratedeck-ID"], reseller["Rate"]) == ("wholesale", "100")
     named = await stage.ecallmgr.ask(
         "rate/req", To_DID=UK, Account_ID=None, Ratedeck_ID="wholesale"
     )

@@ -29,6 +29,8 @@ _INTERVAL_SECONDS_MIN: Final = 10
 YOUNG_SECONDS: Final = 10
 #: A channel must be missed by so many surveys in a row.
 _MISSES: Final = 2
+#: Channels that are looked at before others get a turn: questions must not wait for a whole node.
+_AT_ONCE: Final = 500
 
 
 class Survey(Struct):
@@ -92,10 +94,15 @@ class Surveyor:
             for channel in answer.channels:
                 survey.channels[channel.call_id] = channel
                 survey.nodes[channel.call_id] = answer.node
-        for channel in survey.channels.values():
+        for number, channel in enumerate(survey.channels.values(), 1):
             self._take(channel, survey.nodes[channel.call_id], link, asked_at)
-        for call in self._book:
-            if call.link is link:
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+        for number, call in enumerate(self._book, 1):
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+            # It may have ended meanwhile.
+            if call.link is link and self._book.get(call.call_id) is call:
                 await self._compare(call, survey, asked_at)
         return survey
 

@@ -139,9 +139,9 @@ class ChannelSettler:
 
 
 def _talk_seconds(event: CallEvent, leg: Leg, call: LiveCall | None) -> int | None:
-    """Return how long a channel talked, None if nobody knows."""
-    if event.billing_seconds is not None:
-        return max(0, event.billing_seconds)
+    """Return how long a channel talked, None if nobody knows: a clock that was set back, say."""
+    if event.billing_seconds is not None and event.billing_seconds >= 0:
+        return event.billing_seconds
     is_unanswered = call is not None and call.answered_at is None
     return 0 if is_unanswered or _is_refused(leg) else None
 
