@@ -314,31 +314,18 @@ async def test_the_stores_calls_that_an_ecallmgr_has_no_more(stage: KazooStage) 
     context.clock.correct(int(time.time()))
 
 
-async def test_a_broker_that_dies_in_mid_call(stage: KazooStage, rabbit_node: RabbitServer) -> None:
-    await stage.world.pair()
-    answer = await stage.ask("c1")
-    await stage.tell("CHANNEL_ANSWER", answer)
-    await stage.until(lambda: stage.agent.book.find("c1").answered_at is not None)
-    stage.channels["c1"] = channel(answer)
-    rabbit_node.kill()
-    await stage.until(lambda: not stage.broker.is_up)
-    rabbit_node.start()
-    await stage.reconnect()
-    await stage.until(lambda: stage.broker.is_up)
-    survey = await stage.agent.surveyor.survey(stage.broker)
-    assert list(survey.channels) == ["c1"]
-    await stage.end(answer, 120)
-    assert await stage.charges("sub") == [("c1", 120, 20_000)]
-
-
-async def test_a_broker_that_dies_while_calls_are_decided_and_booked(
+async def test_a_broker_that_dies_while_calls_talk_are_decided_and_are_booked(
     store_url: str, rabbit_server: RabbitServer, tmp_path: Path, store_server: Server
 ) -> None:
     patient = StoreSettings(decision_deadline_ms=10_000, settle_deadline_ms=10_000)
     async with kazoo_stage(store_url, rabbit_server, tmp_path, world={"store": patient}) as stage:
         await stage.world.pair()
-        ended = await stage.ask("ended")
-        await stage.tell("CHANNEL_ANSWER", ended)
+        talking, ended = await stage.ask("talking"), await stage.ask("ended")
+        for answer in (talking, ended):
+            await stage.tell("CHANNEL_ANSWER", answer)
+        stage.channels["talking"] = channel(talking)
+        call = stage.agent.book.get("talking")
+        await stage.until(lambda: call is not None and call.answered_at is not None)
         working = stage.broker._handlers._working
         await stage.until(lambda: not working)
         os.kill(store_server.store.pid, signal.SIGSTOP)
@@ -356,11 +343,16 @@ async def test_a_broker_that_dies_while_calls_are_decided_and_booked(
         rabbit_server.start()
         await stage.reconnect()
         await stage.until(lambda: stage.broker.is_up)
+        survey = await stage.agent.surveyor.survey(stage.broker)
+        assert list(survey.channels) == ["talking"]
         # The end is told again, and what was not answered in time is ended by its ecallmgr.
         await stage.end(ended, 61)
         await stage.end({**ended, "Call-ID": "asked"}, 0)
-        assert await stage.charges("sub") == [("ended", 61, 20_000), ("asked", 0, 0)]
-        assert await stage.charges("master") == [("ended", 61, 5_500), ("asked", 0, 0)]
+        await stage.end(talking, 120)
+        told = [("ended", 61), ("asked", 0), ("talking", 120)]
+        for account, paid in (("sub", (20_000, 0, 20_000)), ("master", (5_500, 0, 10_000))):
+            expected = [(*one, micros) for one, micros in zip(told, paid, strict=True)]
+            assert await stage.charges(account) == expected
         assert (await stage.world.state("sub")).held == 0
 
 
