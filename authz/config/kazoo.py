@@ -126,10 +126,22 @@ class KazooSettings(Struct, frozen=True, kw_only=True):
         int, about("Live calls that are watched at a time.", ge=1, le=1_000_000)
     ] = 100_000  # fmt: skip
     query_seconds: Annotated[
-        int, about("How long answers to a question for live channels are collected.", ge=1, le=30)
+        int,
+        about(
+            "How long answers to a question for live channels are collected; below half of "
+            "calls.chunk_seconds.",
+            ge=1,
+            le=30,
+        ),
     ] = 2
     reconcile_seconds: Annotated[
-        int, about("How often all live channels are compared with ours.", ge=10, le=86_400)
+        int,
+        about(
+            "How often all channels are compared with ours. While calls live that is done twice in "
+            "calls.chunk_seconds, if that is more often.",
+            ge=10,
+            le=86_400,
+        ),
     ] = 300
     warning_seconds: Annotated[
         int,
@@ -151,8 +163,16 @@ class KazooSettings(Struct, frozen=True, kw_only=True):
         return zones
 
 
-def check_kazoo(settings: KazooSettings) -> None:
-    """Refuse what no single field shows to be wrong; raise ConfigError."""
+def check_kazoo(settings: KazooSettings, chunk_seconds: int) -> None:
+    """Refuse what no single field shows to be wrong; raise ConfigError.
+
+    `chunk_seconds` is how long a call goes on without evidence that it lives.
+    """
+    if settings.is_used and 2 * settings.query_seconds >= chunk_seconds:
+        raise ConfigError(
+            f"kazoo.query_seconds: {settings.query_seconds} must be below half of "
+            f"calls.chunk_seconds, {chunk_seconds}: calls are seen to live too late to be extended"
+        )
     for number, broker in enumerate(settings.brokers, 1):
         try:
             parse_broker_url(broker.url)

@@ -239,12 +239,16 @@ async def test_only_the_call_that_cannot_be_paid_is_hung_up(stage: KazooStage) -
     await stage.end(paid, 20, UK)
 
 
-async def test_a_restarted_agent_finds_its_calls_again(stage: KazooStage) -> None:
+@pytest.mark.parametrize("told", ["elapsed", "timestamp"])
+async def test_a_restarted_agent_finds_its_calls_again(stage: KazooStage, told: str) -> None:
     await stage.world.pair()
     answer = await stage.ask("c1")
     gone = await stage.ask("c2")
     await stage.tell("CHANNEL_ANSWER", answer)
     stage.channels["c1"] = channel(answer)
+    if told == "timestamp":
+        began_at = to_gregorian(int(time.time()) - 60)
+        stage.channels["c1"] |= {"elapsed_s": None, "timestamp": began_at}
     await stage.restart_agent()
     await stage.until(lambda: stage.agent.book.get("c1") is not None)
     call = stage.agent.book.get("c1")

@@ -108,6 +108,33 @@ def test_only_calls_that_cannot_be_paid_are_cut(
     run_fast(play())
 
 
+@pytest.mark.parametrize("chunk_seconds", [5, 10, 25])
+def test_short_chunks_are_extended_on_evidence_in_time(
+    store_url: str, tmp_path: Path, rng: random.Random, chunk_seconds: int
+) -> None:
+    async def play() -> None:
+        async with simulation(store_url, tmp_path, rng, chunk_seconds=chunk_seconds) as found:
+            assert await found.kazoo.call(120) == 120
+            assert found.kazoo.hung_up == []
+            assert await spent(found) == cost(120)
+
+    run_fast(play())
+
+
+def test_a_call_on_a_platform_that_was_idle_is_seen_to_live(
+    store_url: str, tmp_path: Path, rng: random.Random
+) -> None:
+    async def play() -> None:
+        async with simulation(store_url, tmp_path, rng) as found:
+            for idle_seconds in (10, 400):
+                await asyncio.sleep(idle_seconds)
+                assert await found.kazoo.call(290) == 290
+            assert found.kazoo.hung_up == []
+            assert await spent(found) == 2 * cost(290)
+
+    run_fast(play())
+
+
 def test_a_call_that_rings_for_long_is_still_ours(
     store_url: str, tmp_path: Path, rng: random.Random
 ) -> None:

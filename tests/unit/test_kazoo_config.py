@@ -90,6 +90,13 @@ def test_every_message_is_of_the_kind_that_its_route_says() -> None:
         assert kind in ((category, name), ("call_event", ""))
 
 
+def test_calls_must_be_seen_to_live_within_half_a_chunk(tmp_path: Path) -> None:
+    used = f'brokers = [{{ url = "{URL}" }}]\nquery_seconds = 5\n[calls]\nchunk_seconds = '
+    assert load(tmp_path, f"{used}11").query_seconds == 5
+    with pytest.raises(ConfigError, match="query_seconds: 5 must be below half"):
+        load(tmp_path, f"{used}10")
+
+
 @pytest.mark.parametrize(
     ("url", "complaint"),
     [
