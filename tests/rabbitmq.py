@@ -6,6 +6,9 @@ user's, and one that Erlang starts would outlive the tests.
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import os
 import pwd
 import shutil
@@ -18,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import aio_pika
+from certificates import make_certificates
 
 from authz.hooks.kazoo.topology import EXCHANGES
 
@@ -31,12 +35,22 @@ _ERLANG: Final = (
     "-noinput -kernel inet_dist_use_interface {127,0,0,1} "
     "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none"
 )
-#: The first lets guest log in over any address; watermarks suit a small machine.
-_CONFIGURATION: Final = (
-    "loopback_users = none\n"
-    "vm_memory_high_watermark.absolute = 512MB\n"
-    "disk_free_limit.absolute = 1MB\n"
-)
+#: The first lets guest log in over any address; watermarks suit a small machine. Clients that
+#: encrypt may have a certificate, and are then asked for it.
+_CONFIGURATION: Final = """\
+loopback_users = none
+vm_memory_high_watermark.absolute = 512MB
+disk_free_limit.absolute = 1MB
+load_definitions = {home}/definitions
+listeners.ssl.1 = {host}:{tls_port}
+ssl_options.cacertfile = {home}/ca.pem
+ssl_options.certfile = {home}/server.pem
+ssl_options.keyfile = {home}/server.key
+ssl_options.verify = verify_peer
+ssl_options.fail_if_no_peer_cert = false
+"""
+#: The broker of another zone as its clients see one: exchanges and queues of its own.
+_OTHER_HOST: Final = "east"
 
 
 def find_rabbitmq() -> Path:
@@ -66,6 +80,22 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
+def _definitions() -> str:
+    """Return the user and the virtual hosts of a node that nobody has to set up."""
+    salt = b"salt"
+    digest = salt + hashlib.sha256(salt + b"guest").digest()
+    user = {"name": "guest", "password_hash": base64.b64encode(digest).decode(), "tags": ""}
+    hosts = ["/", _OTHER_HOST]
+    rights = {"user": "guest", "configure": ".*", "write": ".*", "read": ".*"}
+    return json.dumps(
+        {
+            "users": [user],
+            "vhosts": [{"name": name} for name in hosts],
+            "permissions": [{"vhost": name, **rights} for name in hosts],
+        }
+    )
+
+
 class RabbitServer:
     """A running node. Its exchanges are Kazoo's and stay; `reset` makes it as good as new."""
 
@@ -75,11 +105,17 @@ class RabbitServer:
         self._directory = tempfile.TemporaryDirectory(prefix="authz-test-")
         self.home = Path(self._directory.name)
         (self.home / "plugins").write_text("[].")
-        (self.home / "rabbit.conf").write_text(_CONFIGURATION)
+        (self.home / "definitions").write_text(_definitions())
+        make_certificates(self.home)
+        self.port, self.tls_port, mapper_port, distribution_port = _free_ports(4)
+        (self.home / "rabbit.conf").write_text(
+            _CONFIGURATION.format(home=self.home, host=_HOST, tls_port=self.tls_port)
+        )
         if self._owner:
-            os.chown(self.home, self._owner["user"], self._owner["group"])
-        self.port, mapper_port, distribution_port = _free_ports(3)
+            for path in (self.home, *self.home.iterdir()):
+                os.chown(path, self._owner["user"], self._owner["group"])
         self.url = f"amqp://guest:guest@{_HOST}:{self.port}/"
+        self.other_url = self.url + _OTHER_HOST
         self._environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.home),
@@ -134,7 +170,11 @@ class RabbitServer:
 
     async def reset(self) -> None:
         """Delete the queues that outlive a test, and undeclare nothing else."""
-        connection = await aio_pika.connect(self.url)
+        for url in (self.url, self.other_url):
+            await self._reset(url)
+
+    async def _reset(self, url: str) -> None:
+        connection = await aio_pika.connect(url)
         channel = await connection.channel()
         for name in ("authz_hangups", "jonny5_listener", "hotornot_listener"):
             await channel.queue_delete(name)

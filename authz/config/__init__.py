@@ -132,7 +132,7 @@ def _check_together(settings: Settings) -> None:
                 f"{rule.digits_min} above digits_max {rule.digits_max}"
             )
     check_freeswitch(settings.freeswitch)
-    check_kazoo(settings.kazoo)
+    check_kazoo(settings.kazoo, settings.calls.chunk_seconds)
 
 
 def convert_path(kind: type, value: Any) -> Any:

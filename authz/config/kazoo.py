@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from typing import Annotated, Final, Literal
-from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from authz.config.broker_url import parse_broker_url
 from authz.config.fields import about
 from authz.errors import ConfigError
 
@@ -24,7 +24,13 @@ class BrokerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     url: Annotated[
         str,
-        about("amqp:// or amqps:// URL with user, password and virtual host.", secret=True),
+        about(
+            "amqp:// or amqps:// URL with user, password and virtual host. Options of amqps:// are "
+            "RabbitMQ's own: cacertfile (else the system's authorities are trusted), certfile and "
+            "keyfile for a broker that asks for a certificate, verify=verify_none to trust any "
+            "broker; of both, heartbeat in seconds (10).",
+            secret=True,
+        ),
     ]
     zone: Annotated[
         str,
@@ -81,7 +87,8 @@ class KazooSettings(Struct, frozen=True, kw_only=True):
         about(
             "How a call is ended whose credit has ended. metaflow: through Kazoo's application "
             "konami, which must run. switch: by its FreeSWITCH, which must be one of "
-            "freeswitch.switches under the name that Kazoo's events have for it."
+            "freeswitch.switches under the name that Kazoo's events have for it. Where one way "
+            "reaches nobody, or has not ended the call after seconds, the other one is tried, too."
         ),
     ] = "metaflow"
     costs: Annotated[
@@ -119,10 +126,22 @@ class KazooSettings(Struct, frozen=True, kw_only=True):
         int, about("Live calls that are watched at a time.", ge=1, le=1_000_000)
     ] = 100_000  # fmt: skip
     query_seconds: Annotated[
-        int, about("How long answers to a question for live channels are collected.", ge=1, le=30)
+        int,
+        about(
+            "How long answers to a question for live channels are collected; below half of "
+            "calls.chunk_seconds.",
+            ge=1,
+            le=30,
+        ),
     ] = 2
     reconcile_seconds: Annotated[
-        int, about("How often all live channels are compared with ours.", ge=10, le=86_400)
+        int,
+        about(
+            "How often all channels are compared with ours. While calls live that is done twice in "
+            "calls.chunk_seconds, if that is more often.",
+            ge=10,
+            le=86_400,
+        ),
     ] = 300
     warning_seconds: Annotated[
         int,
@@ -144,17 +163,21 @@ class KazooSettings(Struct, frozen=True, kw_only=True):
         return zones
 
 
-def check_kazoo(settings: KazooSettings) -> None:
-    """Refuse what no single field shows to be wrong; raise ConfigError."""
+def check_kazoo(settings: KazooSettings, chunk_seconds: int) -> None:
+    """Refuse what no single field shows to be wrong; raise ConfigError.
+
+    `chunk_seconds` is how long a call goes on without evidence that it lives.
+    """
+    if settings.is_used and 2 * settings.query_seconds >= chunk_seconds:
+        raise ConfigError(
+            f"kazoo.query_seconds: {settings.query_seconds} must be below half of "
+            f"calls.chunk_seconds, {chunk_seconds}: calls are seen to live too late to be extended"
+        )
     for number, broker in enumerate(settings.brokers, 1):
-        where = f"kazoo.brokers: broker {number}"
         try:
-            parts = urlsplit(broker.url)
-            host, _ = parts.hostname, parts.port
-        except ValueError as error:
-            raise ConfigError(f"{where}: url: {error}") from error
-        if parts.scheme not in ("amqp", "amqps") or not host:
-            raise ConfigError(f"{where}: url does not start with amqp:// or amqps:// and a host")
+            parse_broker_url(broker.url)
+        except ConfigError as error:
+            raise ConfigError(f"kazoo.brokers: broker {number}: {error}") from error
     queues = (settings.request_queue, settings.rate_queue, settings.hangup_queue)
     for name in queues:
         if queues.count(name) > 1:

@@ -22,6 +22,7 @@ from authz.engine.calls import Call, make_call, plan_of
 from authz.engine.clock import parse_moment
 from authz.engine.context import Context
 from authz.engine.denials import DenialCounter
+from authz.engine.excuses import ExcusedAuthorize
 from authz.engine.failure import OutagePolicy
 from authz.engine.inspect import call_state
 from authz.engine.late import hand_over
@@ -118,7 +119,7 @@ class Engine:
                 emergency_number,
                 used_seconds=request.used_seconds,
             )
-        if not self._is_enforced(request.account):
+        if not self.is_enforced(request.account):
             number = self.context.rules.normalize(request.to) if request.to else ""
             return unenforced(calls, answer, number, request.used_seconds)
         return answer
@@ -145,6 +146,11 @@ class Engine:
     async def call(self, account: str, call_id: str) -> CallState | None:
         """Return what the store knows of a call, or None."""
         return await call_state(self.context, account, call_id)
+
+    def is_enforced(self, account: str) -> bool:
+        """Return whether the account's denials keep its calls from starting."""
+        chain = self.context.directory.cached(account)
+        return self._settings.calls.enforce and (chain is None or chain.accounts[0].config.enforce)
 
     async def switch_restarted(self, name: str) -> SwitchRestarted:
         """Make orphans of all calls that a switch had open before now."""
@@ -243,10 +249,6 @@ class Engine:
                 reason=answer.reason,
             )
 
-    def _is_enforced(self, account: str) -> bool:
-        chain = self.context.directory.cached(account)
-        return self._settings.calls.enforce and (chain is None or chain.accounts[0].config.enforce)
-
     def _denied(self, call: Call, refused: Denial) -> Grant | Denial:
         request = call.request
         log.event(
@@ -256,8 +258,9 @@ class Engine:
             call_id=request.call_id,
             reason=refused.reason,
         )
-        is_enforced = self._is_enforced(request.account)
-        if not request.dry_run:
+        is_enforced = self.is_enforced(request.account)
+        is_tentative = isinstance(request, ExcusedAuthorize) and request.is_tentative
+        if not request.dry_run and not (is_tentative and is_enforced):
             self.denials.count(refused.account, refused.reason, call.number, enforced=is_enforced)
         if is_enforced:
             return msgspec.structs.replace(refused, dry_run=request.dry_run)

@@ -27,10 +27,12 @@ class ExcusedAuthorize(AuthorizeRequest, frozen=True, kw_only=True):
     """An authorize. `judged_on` is the chain by whose configuration the excuses were found.
 
     Asked with any other chain in use, the engine raises AccountsChanged and changes nothing.
+    `is_tentative`: a denial is not the last word, and whoever asks counts it if it comes to that.
     """
 
     excuses: dict[str, Excuse] = field(default_factory=dict)
     judged_on: Chain | None = None
+    is_tentative: bool = False
 
 
 class ExcusedReserve(ReserveRequest, frozen=True, kw_only=True):

@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import math
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from world import World
 
 from authz.config.kazoo import BrokerSettings, KazooSettings
+from authz.config.sections import StoreSettings
 from authz.hooks.kazoo.agent import KazooAgent
 from authz.hooks.kazoo.broker import NodeChannels
 from authz.hooks.kazoo.messages import AuthorizeRequest
@@ -59,11 +61,12 @@ class Figures(NamedTuple):
     p99_us: int
 
 
-async def measure(
-    url: str, directory: Path, levels: Sequence[int], decisions: int
-) -> list[Figures]:
-    """Decide one call after the other at each number of live channels, ascending."""
-    world = await World.start(url, directory)
+@contextlib.asynccontextmanager
+async def crowd(url: str, directory: Path) -> AsyncIterator[KazooAgent]:
+    """Yield an agent whose customers and resellers can pay for any number of channels."""
+    # A machine that has other work must not make refusals of slow answers.
+    patient = StoreSettings(decision_deadline_ms=10_000)
+    world = await World.start(url, directory, store=patient)
     try:
         for number in range(_RESELLERS):
             await world.account(f"reseller-{number}", "100000", deck="wholesale")
@@ -73,7 +76,7 @@ async def measure(
         settings = KazooSettings(brokers=(BrokerSettings(url="amqp://127.0.0.1"),), mode="active")
         agent = KazooAgent(world.engine, settings, "benchmark")
         try:
-            return [await _at_level(agent, level, decisions) for level in levels]
+            yield agent
         finally:
             for call in agent.book:
                 agent.supervisor.stop(call)
@@ -82,23 +85,36 @@ async def measure(
         await world.close()
 
 
-async def _at_level(agent: KazooAgent, channels: int, decisions: int) -> Figures:
-    live = len(agent.book)
-    for first in range(live, channels, _TOGETHER):
+async def fill(agent: KazooAgent, channels: int) -> None:
+    """Let channels through until there are so many."""
+    for first in range(len(agent.book), channels, _TOGETHER):
         numbers = range(first, min(first + _TOGETHER, channels))
-        await asyncio.gather(*(_decide(agent, f"live-{number}", number) for number in numbers))
+        await asyncio.gather(*(decide(agent, f"live-{number}", number) for number in numbers))
+
+
+async def measure(
+    url: str, directory: Path, levels: Sequence[int], decisions: int
+) -> list[Figures]:
+    """Decide one call after the other at each number of live channels, ascending."""
+    async with crowd(url, directory) as agent:
+        return [await _at_level(agent, level, decisions) for level in levels]
+
+
+async def _at_level(agent: KazooAgent, channels: int, decisions: int) -> Figures:
+    await fill(agent, channels)
     taken: list[int] = []
     for number in range(decisions):
         call_id = f"at-{channels}-{number}"
         started_ns = time.perf_counter_ns()
-        await _decide(agent, call_id, number)
+        await decide(agent, call_id, number)
         taken.append(time.perf_counter_ns() - started_ns)
     taken.sort()
     last = len(taken) - 1
     return Figures(channels, taken[last // 2] // 1_000, taken[math.ceil(last * 99 / 100)] // 1_000)
 
 
-async def _decide(agent: KazooAgent, call_id: str, number: int) -> None:
+async def decide(agent: KazooAgent, call_id: str, number: int) -> None:
+    """Let one channel of a customer through; raise RuntimeError if it is refused."""
     customer = number % _CUSTOMERS
     request = AuthorizeRequest(
         call_id=call_id,

@@ -193,7 +193,7 @@ async def test_malformed_messages_are_dropped_and_the_next_is_served(
             (text[:-1], {}),
             (b"[" * 50_000, {}),
             (json.dumps({**good, "Call-ID": 5}).encode(), {}),
-            (json.dumps({**good, "Custom-Channel-Vars": "x"}).encode(), {}),
+            (json.dumps({**good, "Call-ID": ["x"]}).encode(), {}),
             (json.dumps({**good, "Event-Name": None}).encode(), {}),
             (text, {"content_type": "application/erlang"}),
             (text, {"content_encoding": "deflate"}),

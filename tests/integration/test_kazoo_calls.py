@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -12,16 +13,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from freeswitch.switch_simulator import SwitchSimulator
 from kazoo.agent_stage import KazooStage, kazoo_stage
+from kazoo.ecallmgr import Ecallmgr
 from rabbitmq import RabbitServer
 from servers import Server
 from world import TOLLFREE, UK, US
 
+from authz.config.freeswitch import FreeswitchSettings, SwitchSettings
+from authz.config.sections import StoreSettings
+from authz.hooks.freeswitch.serving import SwitchServer
+from authz.hooks.freeswitch.settling import Settler
 from authz.hooks.kazoo.encoding import to_gregorian
 from authz.store.switches import HangupRequest, SwitchBoard, request_hangup
 
 #: Of the price list: 0.0137 a minute by the second, so that this buys four seconds and no more.
 FOUR_SECONDS = "0.000914"
+#: As Kazoo's events name its FreeSWITCH.
+FS = "freeswitch@fs1.example.net"
 
 
 @pytest.fixture
@@ -86,6 +95,75 @@ async def test_an_end_told_twice_or_differently_is_booked_once(stage: KazooStage
         await stage.tell("CHANNEL_DESTROY", answer, Billing_Seconds=seconds)
     await stage.until(lambda: stage.agent.settler.settled == 2 and stage.agent.settler.failed == 1)
     assert await stage.charges("sub") == [("c1", 60, 10_000)]
+
+
+async def test_ends_that_bear_less_or_other_than_the_call_are_booked_as_it_was_let_through(
+    stage: KazooStage,
+) -> None:
+    await stage.world.pair()
+    await stage.world.account("stranger", "10", parent="master", deck="retail")
+    bare, renamed = await stage.ask("bare"), await stage.ask("renamed")
+    for answer in (bare, renamed):
+        await stage.tell("CHANNEL_ANSWER", answer)
+    for name, fields in (
+        ("bare", {"Custom_Channel_Vars": {}, "Caller_ID_Number": 7, "Request": None}),
+        ("renamed", {"Custom_Channel_Vars": {"Account-ID": "stranger", "Resource-ID": "r"}}),
+    ):
+        await stage.ecallmgr.tell("CHANNEL_DESTROY", name, Billing_Seconds=61, **fields)
+        await stage.ecallmgr.tell("CHANNEL_DESTROY", name, Billing_Seconds=61, **fields)
+    await stage.until(lambda: stage.agent.settler.settled == 4)
+    assert sorted(await stage.charges("sub")) == [("bare", 61, 20_000), ("renamed", 61, 20_000)]
+    assert await stage.charges("stranger") == []
+    assert await stage.open_calls("master") == 0
+    # Another account's call of the same id is another call, whoever remembers the first one.
+    world = stage.world
+    await world.authorize("bare", account="stranger")
+    stranger = {**bare, "Account-ID": "stranger"}
+    await stage.end(stranger, 30)
+    assert await stage.charges("stranger") == [("bare", 30, 10_000)]
+
+
+@pytest.mark.parametrize("said", [None, -5])
+async def test_an_end_that_does_not_say_how_long_is_not_taken_for_no_talk(
+    stage: KazooStage, said: int | None
+) -> None:
+    await stage.world.pair()
+    talking, ringing, refused = [await stage.ask(name) for name in ("talking", "ringing", "other")]
+    await stage.tell("CHANNEL_ANSWER", talking)
+    call = stage.agent.book.get("talking")
+    await stage.until(lambda: call is not None and call.answered_at is not None)
+    refused = {**refused, "Account-Billing": "limits_enforced",
+               "Reseller-Billing": "limits_enforced"}  # fmt: skip
+    for answer in (talking, ringing, refused):
+        await stage.tell("CHANNEL_DESTROY", answer, Billing_Seconds=said)
+    await stage.until(lambda: stage.agent.settler.failed == 1 and stage.agent.settler.settled == 2)
+    assert await stage.open_calls("sub") == 1
+    # A better word may still come; else the call is an orphan, charged for what it was seen to use.
+    await stage.end(talking, 61)
+    assert ("talking", 61, 20_000) in await stage.charges("sub")
+
+
+async def test_a_switch_that_its_ecallmgr_loses_and_finds_again(stage: KazooStage) -> None:
+    await stage.world.pair()
+    answer = await stage.ask("c1")
+    await stage.tell("CHANNEL_ANSWER", answer)
+    call = stage.agent.book.get("c1")
+    assert call is not None
+    await stage.until(lambda: call.answered_at is not None)
+    call.began_at -= 60
+    # Even with a duration: the call may well go on, and its first end is the last word.
+    await stage.tell("CHANNEL_DISCONNECTED", answer, Billing_Seconds=30)
+    assert await orphans(stage) == 1
+    assert await stage.open_calls("sub") == 0
+    stage.channels["c1"] = channel(answer)
+    await stage.tell("CHANNEL_CONNECTED", answer)
+    await stage.agent.surveyor.survey(stage.broker)
+    await stage.until(lambda: stage.agent.supervisor.taken_over == 1)
+    assert await stage.open_calls("sub") == 1
+    await stage.end(answer, 121)
+    charges = await stage.charges("sub")
+    assert sum(micros for _, _, micros in charges) == 30_000
+    assert await stage.world.balance("sub") == 10_000_000 - 30_000
 
 
 async def test_events_after_an_end_wake_nothing(stage: KazooStage) -> None:
@@ -161,12 +239,16 @@ async def test_only_the_call_that_cannot_be_paid_is_hung_up(stage: KazooStage) -
     await stage.end(paid, 20, UK)
 
 
-async def test_a_restarted_agent_finds_its_calls_again(stage: KazooStage) -> None:
+@pytest.mark.parametrize("told", ["elapsed", "timestamp"])
+async def test_a_restarted_agent_finds_its_calls_again(stage: KazooStage, told: str) -> None:
     await stage.world.pair()
     answer = await stage.ask("c1")
     gone = await stage.ask("c2")
     await stage.tell("CHANNEL_ANSWER", answer)
     stage.channels["c1"] = channel(answer)
+    if told == "timestamp":
+        began_at = to_gregorian(int(time.time()) - 60)
+        stage.channels["c1"] |= {"elapsed_s": None, "timestamp": began_at}
     await stage.restart_agent()
     await stage.until(lambda: stage.agent.book.get("c1") is not None)
     call = stage.agent.book.get("c1")
@@ -236,21 +318,47 @@ async def test_the_stores_calls_that_an_ecallmgr_has_no_more(stage: KazooStage) 
     context.clock.correct(int(time.time()))
 
 
-async def test_a_broker_that_dies_in_mid_call(stage: KazooStage, rabbit_node: RabbitServer) -> None:
-    await stage.world.pair()
-    answer = await stage.ask("c1")
-    await stage.tell("CHANNEL_ANSWER", answer)
-    await stage.until(lambda: stage.agent.book.find("c1").answered_at is not None)
-    stage.channels["c1"] = channel(answer)
-    rabbit_node.kill()
-    await stage.until(lambda: not stage.broker.is_up)
-    rabbit_node.start()
-    await stage.reconnect()
-    await stage.until(lambda: stage.broker.is_up)
-    survey = await stage.agent.surveyor.survey(stage.broker)
-    assert list(survey.channels) == ["c1"]
-    await stage.end(answer, 120)
-    assert await stage.charges("sub") == [("c1", 120, 20_000)]
+async def test_a_broker_that_dies_while_calls_talk_are_decided_and_are_booked(
+    store_url: str, rabbit_server: RabbitServer, tmp_path: Path, store_server: Server
+) -> None:
+    patient = StoreSettings(decision_deadline_ms=10_000, settle_deadline_ms=10_000)
+    async with kazoo_stage(store_url, rabbit_server, tmp_path, world={"store": patient}) as stage:
+        await stage.world.pair()
+        talking, ended = await stage.ask("talking"), await stage.ask("ended")
+        for answer in (talking, ended):
+            await stage.tell("CHANNEL_ANSWER", answer)
+        # Until its ecallmgr has waited in vain, the channel that is asked about rings.
+        stage.channels |= {"talking": channel(talking), "asked": {"answered": False}}
+        call = stage.agent.book.get("talking")
+        await stage.until(lambda: call is not None and call.answered_at is not None)
+        working = stage.broker._handlers._working
+        await stage.until(lambda: not working)
+        os.kill(store_server.store.pid, signal.SIGSTOP)
+        await stage.tell("CHANNEL_DESTROY", ended, Billing_Seconds=61)
+        question = stage.ecallmgr.question(
+            "authz/authz_req", Call_ID="asked", Custom_Channel_Vars=stage.variables()
+        )
+        await stage.ecallmgr.publish("callmgr", "authz.authorize", question)
+        await stage.until(lambda: len(working) == 2)
+        rabbit_server.kill()
+        await stage.until(lambda: not stage.broker.is_up)
+        os.kill(store_server.store.pid, signal.SIGCONT)
+        # What has begun is finished. Nobody hears of it.
+        await stage.until(lambda: stage.agent.settler.settled == 1 and "asked" in stage.known)
+        rabbit_server.start()
+        await stage.reconnect()
+        await stage.until(lambda: stage.broker.is_up)
+        survey = await stage.agent.surveyor.survey(stage.broker)
+        assert set(survey.channels) == {"talking", "asked"}
+        # The end is told again, and what was not answered in time is ended by its ecallmgr.
+        await stage.end(ended, 61)
+        await stage.end({**ended, "Call-ID": "asked"}, 0)
+        await stage.end(talking, 120)
+        told = [("ended", 61), ("asked", 0), ("talking", 120)]
+        for account, paid in (("sub", (20_000, 0, 20_000)), ("master", (5_500, 0, 10_000))):
+            expected = [(*one, micros) for one, micros in zip(told, paid, strict=True)]
+            assert await stage.charges(account) == expected
+        assert (await stage.world.state("sub")).held == 0
 
 
 async def test_a_call_that_an_operator_ends(stage: KazooStage) -> None:
@@ -283,27 +391,97 @@ async def test_messages_that_make_no_sense_end_nobody(stage: KazooStage) -> None
     assert ("c9", 60, 10_000) in await stage.charges("sub")
 
 
-async def test_a_switch_of_ours_is_asked_to_end_a_call(
-    store_url: str, rabbit_server: RabbitServer, tmp_path: Path
+@contextlib.asynccontextmanager
+async def kazoos_switch(stage: KazooStage) -> AsyncIterator[SwitchSimulator]:
+    """Yield Kazoo's FreeSWITCH, which the FreeSWITCH agent serves under Kazoo's name for it."""
+    switch = await SwitchSimulator.start()
+    address = SwitchSettings(name=FS, host="127.0.0.1", port=switch.port)
+    engine = stage.world.engine
+    server = SwitchServer(address, FreeswitchSettings(), engine, Settler(engine), "owner")
+    work = asyncio.create_task(server.run())
+    try:
+        await stage.until(lambda: server.is_connected)
+        yield switch
+        await server.drain(5)
+    finally:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        await switch.close()
+
+
+async def test_a_switch_of_ours_ends_the_call_and_konami_does_without_it(
+    store_url: str, rabbit_server: RabbitServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with kazoo_stage(store_url, rabbit_server, tmp_path, hangup_by="switch") as stage:
         await stage.world.pair(sub=FOUR_SECONDS)
-        switch = "freeswitch@fs1.example.net"
-        board = SwitchBoard(stage.world.client, switch, "agent")
-        assert await board.hold(30)
-        poor = await stage.ask("poor", UK)
-        await stage.tell("CHANNEL_ANSWER", poor, UK)
-        taken: list[HangupRequest] = []
-        async with asyncio.timeout(20):
-            while not taken:
-                taken += await board.take_requests()
-                await asyncio.sleep(0.05)
-        assert taken[0] == HangupRequest("sub", "poor")
-        # A switch that nobody serves is reached by konami all the same.
-        await board.leave()
+        async with kazoos_switch(stage) as switch:
+            # Two channels of Kazoo's, in a context that is none of ours: one has to end.
+            poor = switch.call(uuid="poor@10.0.0.1", context="context_2")
+            other = switch.call(uuid="other", context="context_2")
+            answer = await stage.ask("poor@10.0.0.1", UK)
+            await stage.tell("CHANNEL_ANSWER", answer, UK)
+            assert (await switch.until_ended(poor)).uuid == "poor@10.0.0.1"
+            assert other.uuid in switch.legs
+            assert stage.ecallmgr.hangups.empty()
+            await stage.end(answer, 4, UK)
+        # Its switch is served by nobody any more.
+        await stage.world.credit("sub", FOUR_SECONDS)
+        answer = await stage.ask("c2", UK)
+        await stage.tell("CHANNEL_ANSWER", answer, UK)
         order = await asyncio.wait_for(stage.ecallmgr.hangups.get(), 20)
-        assert order["Call-ID"] == "poor"
-        await stage.end(poor, 4, UK)
+        assert order["Call-ID"] == "c2"
+        assert "kazoo_switch_unserved" in caplog.messages
+        await stage.end(answer, 4, UK)
+        seconds = [(call_id, talked) for call_id, talked, _ in await stage.charges("sub")]
+        assert seconds == [("poor@10.0.0.1", 4), ("c2", 4)]
+
+
+async def test_a_way_to_end_calls_that_is_closed_is_not_the_only_one(
+    store_url: str, rabbit_server: RabbitServer, tmp_path: Path, store_server: Server
+) -> None:
+    async with kazoo_stage(store_url, rabbit_server, tmp_path, hangup_by="switch") as stage:
+        await stage.world.pair()
+        answer = await stage.ask("c1")
+        await stage.tell("CHANNEL_ANSWER", answer)
+        call = stage.agent.book.get("c1")
+        assert call is not None
+        await stage.until(lambda: bool(call.switch))
+        orders, hangups = stage.ecallmgr.hangups, stage.agent.hangups
+        # Somebody serves the switch and cannot reach it: the second time konami is asked, too.
+        board = SwitchBoard(stage.world.client, FS, "deaf")
+        assert await board.hold(60)
+        for attempt in (1, 2):
+            call.hangups = attempt
+            await hangups.hang_up(call)
+            assert await board.take_requests() == [HangupRequest("sub", "c1")]
+        assert (await asyncio.wait_for(orders.get(), 20))["Call-ID"] == "c1"
+        assert orders.empty()
+        # Without the store nobody can be asked by it.
+        call.hangups = 1
+        os.kill(store_server.store.pid, signal.SIGSTOP)
+        try:
+            await hangups.hang_up(call)
+            assert (await asyncio.wait_for(orders.get(), 20))["Call-ID"] == "c1"
+        finally:
+            os.kill(store_server.store.pid, signal.SIGCONT)
+        await stage.end(answer, 6)
+
+
+async def test_without_konami_a_switch_of_ours_ends_the_call(
+    stage: KazooStage, caplog: pytest.LogCaptureFixture
+) -> None:
+    await stage.world.pair(sub=FOUR_SECONDS)
+    # Nobody listens to orders any more.
+    await stage.ecallmgr.close()
+    stage.ecallmgr = await Ecallmgr.connect(stage.settings.brokers[0].url)
+    async with kazoos_switch(stage) as switch:
+        poor = switch.call(uuid="poor", context="context_2")
+        answer = await stage.ask("poor", UK)
+        await stage.tell("CHANNEL_ANSWER", answer, UK)
+        await switch.until_ended(poor)
+        assert "kazoo_konami_missing" in caplog.messages
+        await stage.end(answer, 4, UK)
+    assert await stage.charges("sub") == [("poor", 4, 913)]
 
 
 async def test_ends_are_kept_on_disk_while_the_store_is_away(

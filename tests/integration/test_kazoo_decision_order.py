@@ -23,10 +23,12 @@ from kazoo.cases import (
     RATES,
     STEPS,
     TOLLFREE,
+    TOPPED_UP,
     UK,
     Call,
     Case,
 )
+from kazoo.ecallmgr import EXAMPLES
 from kazoo.site import KazooSite, kazoo_site
 from rabbitmq import RabbitServer
 
@@ -228,3 +230,41 @@ async def test_rates_are_told_in_units_and_balances_as_booleans(site: KazooSite)
     assert (balances["Event-Category"], balances["Event-Name"]) == ("authz", "balance_check_resp")
     assert balances["Balances"] == {account: False, reseller: True, "0" * 32: True}
     assert site.ecallmgr.broadcasts.empty()
+
+
+async def test_low_balances_and_recharges_are_told_to_kazoos_notifications(site: KazooSite) -> None:
+    case, told = TOPPED_UP, await site.ecallmgr.serve_notifications()
+    answer = await ask(site, case, 0)
+    check_decision(case, case.calls[0], answer)
+    await end(site, case, 0, answer)
+    for leg, account in enumerate((case.account_id, case.reseller_id)):
+        await site.until_charged(account, case.charges(leg))
+    low = await asyncio.wait_for(told.get(), 60)
+    check_notification(low, "low_balance")
+    assert (low["Account-ID"], low["Current-Balance"]) == (case.account_id, 30_000)
+
+    page = await site.admin("GET", f"recharges?account={case.account_id}")
+    (recharge,) = [one["id"] for one in page["recharges"]]
+    await site.admin("POST", f"recharges/{recharge}/failed", json={"detail": "card expired"})
+    failed = await asyncio.wait_for(told.get(), 60)
+    check_notification(failed, "topup")
+    assert (failed["Success"], failed["Response"]) == (False, "card expired")
+    # A card that is charged after all is credited, once.
+    for _ in range(2):
+        await site.admin("POST", f"recharges/{recharge}/succeeded")
+    done = await asyncio.wait_for(told.get(), 60)
+    check_notification(done, "topup")
+    assert (done["Account-ID"], done["Amount"]) == (case.account_id, 25.5)
+    assert (done["Success"], done["Response"]) == (True, "approved")
+    assert await site.balance_micros(case.account_id) == 28_500_000
+    assert told.empty()
+
+
+def check_notification(message: dict[str, Any], name: str) -> None:
+    """Compare a notification's form with Kazoo's example of one."""
+    example = EXAMPLES[f"notifications/{name}"]
+    assert message.keys() == example.keys() | {"Server-ID"}
+    for field, value in example.items():
+        kinds = (int, float) if field == "Amount" else type(value)
+        assert isinstance(message[field], kinds), field
+    assert (message["Event-Category"], message["Event-Name"]) == ("notification", name)

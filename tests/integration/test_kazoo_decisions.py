@@ -20,6 +20,7 @@ from rabbitmq import RabbitServer
 from servers import Server
 from world import TOLLFREE, UK, US, PriceList
 
+from authz.errors import InvariantError
 from authz.model import Trunks
 from authz_ext.rating import Rate, Tier
 
@@ -126,10 +127,11 @@ async def test_who_may_call_with_what(
 
 async def test_each_leg_pays_at_its_own_decks_price(stage: KazooStage) -> None:
     await stage.world.pair()
-    answer = await stage.ask("c1", UK)
+    answer = await stage.ask("c1", UK, Outbound_Flags="fax")
     assert words(answer) == (True, "per_minute", "per_minute")
-    assert answer["Account-ID"], answer["Reseller-ID"] == ("sub", "master")
-    assert answer["Custom-Channel-Vars"]["To"] == UK
+    assert (answer["Account-ID"], answer["Reseller-ID"]) == ("sub", "master")
+    variables = answer["Custom-Channel-Vars"]
+    assert (variables["To"], variables["Outbound-Flags"]) == (UK, "fax")
     await stage.end(answer, 67, UK)
     # 67 s at 0.0137 by the second; 72 s at 0.01 by six.
     assert await stage.charges("sub") == [("c1", 67, 15_298)]
@@ -286,6 +288,42 @@ async def test_a_soft_limit_lets_pass_what_its_own_account_refuses(stage: KazooS
     assert (refused["Is-Authorized"], refused["Soft-Limit"]) == (False, False)
 
 
+async def test_only_denied_calls_are_told_as_denied(stage: KazooStage) -> None:
+    world = stage.world
+    rules = json.dumps({r"^\+1415": 0})
+    await world.pair(
+        sub="0",
+        metadata={"kazoo.soft_limit_outbound": "true", "kazoo.inbound_channels_per_did": rules},
+    )
+    passed = await stage.ask("c1")
+    assert passed["Soft-Limit"] is True
+    # Its missing rate is told, which the soft limit does not make up for.
+    unrated = await stage.ask("c2", "+33142685300")
+    assert unrated["Soft-Limit"] is False
+    refused = [await stage.ask("c3", direction="inbound", to="+16505550100"),
+               await stage.ask("c4", direction="inbound", to=DID)]  # fmt: skip
+    assert not any(one["Is-Authorized"] or one["Soft-Limit"] for one in refused)
+    await world.account("lax", "1", parent="master", deck="retail", enforce=False,
+                        metadata={"kazoo.inbound_channels_per_did": rules})  # fmt: skip
+    lax = await stage.ask("c5", DID, "inbound", Account_ID="lax")
+    assert lax["Is-Authorized"] is True
+    await world.engine.denials.flush()
+    told = [
+        (one["event"], one["account"], one.get("reason", ""), int(one["count"]))
+        for one in await world.events("sub")
+        if one["event"] in ("call.denied", "rate.missing")
+    ]
+    assert sorted(told) == [
+        ("call.denied", "master", "no_rate", 1),
+        ("call.denied", "sub", "insufficient_credit", 1),
+        ("call.denied", "sub", "max_calls_exceeded", 1),
+        ("rate.missing", "master", "", 1),
+        ("rate.missing", "sub", "", 1),
+    ]
+    await stage.end(passed, 6)
+    await stage.end(lax, 6, DID)
+
+
 async def test_a_soft_limit_opens_no_blocked_destination(stage: KazooStage) -> None:
     await stage.world.pair(
         blocked_classes=("international",), metadata={"kazoo.soft_limit_outbound": "true"}
@@ -366,6 +404,10 @@ async def test_rates_in_kazoos_units(stage: KazooStage) -> None:
     assert (await stage.ecallmgr.broadcasts.get())["Rate"] == "137"
     none = await stage.ecallmgr.ask("rate/req", To_DID="+33142685300", Account_ID="sub")
     assert "Rate" not in none
+    # An account without a ratedeck has its reseller's.
+    await stage.world.account("bare", "1", parent="master")
+    reseller = await stage.ecallmgr.ask("rate/req", To_DID=UK, Account_ID="bare")
+    assert (reseller["Ratedeck-ID"], reseller["Rate"]) == ("wholesale", "100")
     named = await stage.ecallmgr.ask(
         "rate/req", To_DID=UK, Account_ID=None, Ratedeck_ID="wholesale"
     )
@@ -420,19 +462,23 @@ async def test_balances_count_what_calls_have_used(stage: KazooStage) -> None:
     assert check["Balances"] == dict.fromkeys(accounts, True) | {"sub": False}
 
 
-async def test_a_hangup_that_overtakes_its_question(stage: KazooStage) -> None:
+@pytest.mark.parametrize("seconds", [0, 61])
+async def test_a_hangup_that_overtakes_its_question(stage: KazooStage, seconds: int) -> None:
     await stage.world.pair()
-    question = stage.ecallmgr.question(
-        "authz/authz_req", Call_ID="c1", Custom_Channel_Vars=stage.variables()
-    )
-    answer = {"Call-ID": "c1", "Call-Direction": "outbound"}
-    await stage.tell("CHANNEL_DESTROY", answer, Billing_Seconds=0)
+    ended = {"Call-ID": "c1", "Call-Direction": "outbound"}
+    # ecallmgr has waited in vain: refused the channel, or let it talk.
+    await stage.tell("CHANNEL_DESTROY", ended, Billing_Seconds=seconds)
     await stage.until(lambda: stage.agent.book.has_ended("c1"))
-    late = await stage.ecallmgr.ask(
-        "authz/authz_req", Call_ID="c1", Custom_Channel_Vars=question["Custom-Channel-Vars"]
-    )
+    late = await stage.ask("c1")
     assert late["Is-Authorized"] is False
+    for name in ("CHANNEL_CREATE", "CHANNEL_ANSWER"):
+        await stage.tell(name, late)
+    if seconds:
+        await stage.end(ended, seconds)
     assert await stage.open_calls("sub") == 0
+    assert (await stage.world.state("sub")).held == 0
+    charges = [("c1", 61, 20_000)] if seconds else []
+    assert await stage.charges("sub") == charges
 
 
 async def test_without_the_store_only_what_must_passes(
@@ -444,8 +490,31 @@ async def test_without_the_store_only_what_must_passes(
         assert (await stage.ask("c1"))["Is-Authorized"] is False
         assert (await stage.ask("c2", "911"))["Is-Authorized"] is True
         assert (await stage.ask("c3", TOLLFREE))["Is-Authorized"] is True
+        # No word of a balance: by `false` every call of the account would end.
+        check = stage.ecallmgr.question("authz/balance_check_req", Accounts=["sub", "master"])
+        unanswered = stage.ecallmgr.expect(check["Msg-ID"])
+        await stage.ecallmgr.publish("callmgr", "authz.balance_check", check)
+        assert (await stage.ask("c4"))["Is-Authorized"] is False
     finally:
         os.kill(store_server.store.pid, signal.SIGCONT)
+    later = await stage.ecallmgr.ask("authz/balance_check_req", Accounts=["sub", "master"])
+    assert later["Balances"] == {"sub": True, "master": True}
+    assert not unanswered.done()
+
+
+async def test_no_fault_of_ours_keeps_anybody_from_an_emergency_number(
+    stage: KazooStage, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stage.world.pair()
+
+    async def broken(request: object) -> None:
+        raise InvariantError("a defect")
+
+    monkeypatch.setattr(stage.world.engine, "authorize", broken)
+    answer = await stage.ask("c1", "911")
+    assert words(answer) == (True, "limits_disabled", "limits_disabled")
+    assert "kazoo_emergency_unrecorded" in caplog.messages
+    assert words(await stage.ask("c2")) == REFUSED
 
 
 async def test_a_fault_of_ours_lets_nobody_through(
@@ -460,4 +529,6 @@ async def test_a_fault_of_ours_lets_nobody_through(
     context.directory.forget_all()
     assert words(await stage.ask("c1")) == REFUSED
     assert "kazoo_not_decided" in caplog.messages
+    emergency = await stage.ask("c2", "911")
+    assert words(emergency) == (True, "limits_disabled", "limits_disabled")
     await stage.world.client.execute("HSET", key, "c", config)

@@ -71,6 +71,25 @@ def test_money_that_comes_in_time_saves_the_call(
     run_fast(play())
 
 
+def test_a_question_asked_again_in_mid_call_takes_nothing_back(
+    store_url: str, tmp_path: Path, rng: random.Random
+) -> None:
+    async def play() -> None:
+        async with simulation(store_url, tmp_path, rng, agents=2) as found:
+            call = asyncio.ensure_future(found.kazoo.call(300))
+            for seconds in (20, 100, 30):
+                await asyncio.sleep(seconds)
+                for agent in found.kazoo.agents:
+                    # An ecallmgr that has restarted asks about the channels that it finds.
+                    await found.kazoo.ask_again("call-1", agent)
+                    assert found.kazoo.answers["call-1"].is_authorized
+            assert await call == 300
+            assert found.kazoo.hung_up == []
+            assert await spent(found) == cost(300)
+
+    run_fast(play())
+
+
 def test_only_calls_that_cannot_be_paid_are_cut(
     store_url: str, tmp_path: Path, rng: random.Random
 ) -> None:
@@ -85,6 +104,33 @@ def test_only_calls_that_cannot_be_paid_are_cut(
             assert talked.count(400) == 2
             assert len(found.kazoo.hung_up) == 2
             assert await found.world.balance("sub") >= 0
+
+    run_fast(play())
+
+
+@pytest.mark.parametrize("chunk_seconds", [5, 10, 25])
+def test_short_chunks_are_extended_on_evidence_in_time(
+    store_url: str, tmp_path: Path, rng: random.Random, chunk_seconds: int
+) -> None:
+    async def play() -> None:
+        async with simulation(store_url, tmp_path, rng, chunk_seconds=chunk_seconds) as found:
+            assert await found.kazoo.call(120) == 120
+            assert found.kazoo.hung_up == []
+            assert await spent(found) == cost(120)
+
+    run_fast(play())
+
+
+def test_a_call_on_a_platform_that_was_idle_is_seen_to_live(
+    store_url: str, tmp_path: Path, rng: random.Random
+) -> None:
+    async def play() -> None:
+        async with simulation(store_url, tmp_path, rng) as found:
+            for idle_seconds in (10, 400):
+                await asyncio.sleep(idle_seconds)
+                assert await found.kazoo.call(290) == 290
+            assert found.kazoo.hung_up == []
+            assert await spent(found) == 2 * cost(290)
 
     run_fast(play())
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from certificates import make_certificates
 from helpers import make_script, until
 from proxy import Proxy
 from servers import Server, find_servers
@@ -268,24 +268,7 @@ async def test_too_many_clients_is_not_a_wrong_configuration(any_store: StoreCli
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an authority (ca.pem), a server's (server.*) and a client's (client.*)."""
     folder = tmp_path_factory.mktemp("certificates")
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    openssl(
-        *("req", "-x509", *new_key, "-keyout", "ca.key", "-out", "ca.pem"),
-        *("-days", "2", "-subj", "/CN=authz test authority"),
-    )
-    for name in ("server", "client"):
-        openssl(
-            "req", *new_key, "-keyout", f"{name}.key", "-out", "request", "-subj", f"/CN={name}"
-        )
-        (folder / "extensions").write_text("subjectAltName=IP:127.0.0.1\n")
-        openssl(
-            *("x509", "-req", "-in", "request", "-CA", "ca.pem", "-CAkey", "ca.key"),
-            *("-CAcreateserial", "-days", "2", "-extfile", "extensions", "-out", f"{name}.pem"),
-        )
+    make_certificates(folder)
     return folder
 
 

@@ -140,6 +140,11 @@ class KazooStage:
             if one.kind == Kind.CALL and leg.account == account
         ]
 
+    @property
+    def known(self) -> set[str]:
+        """The calls that the agent looks after."""
+        return {call.call_id for call in self.agent.book}
+
     async def open_calls(self, account: str) -> int:
         """Return how many calls an account has in the store."""
         state = await self.world.state(account)

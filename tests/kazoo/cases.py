@@ -203,6 +203,15 @@ WHO: Final = (
                 Call(variables={"Reseller-ID": ""}), Call(variables={"Reseller-ID": "../x"}))),
 )  # fmt: skip
 
+#: What a channel bears when it is asked about is no answer: a leg that was transferred, say.
+_TOLD: Final = {"Account-Billing": "hard_limit", "Reseller-Billing": "limits_disabled"}
+ECHOES: Final = (
+    Case(name="1.1 words of the question", credit="0.02",
+         calls=(Call(variables={**_TOLD, "Reseller-ID": ""}),
+                _refused(variables={"Account-Billing": "per_minute",
+                                    "Reseller-Billing": "per_minute"}))),
+)  # fmt: skip
+
 #: A number as devices and carriers write it: one of the rates' prefixes all the same.
 NUMBERS: Final = (
     Case(name="1.1 spellings", calls=(
@@ -231,6 +240,7 @@ HARD_LIMITS: Final = (
     Case(name="1.3 numbers", account={"pvt_inbound_channels_per_did_rules":
                                       {r"^\+?1?415": 1, r"^\+1416": 0, r"^\+1417": -1}},
          calls=(_inbound(Call()), _inbound(_refused(HARD)), Call(), Call(),
+                _inbound(_refused(HARD, to="4155550100")), Call(to="4155550100"),
                 _inbound(Call(to="+14155550101")), _inbound(_refused(HARD, to="+14165550100")),
                 Call(to="+14165550100"), _inbound(Call(to="+14175550100")),
                 _inbound(Call(to="+14175550100")))),
@@ -374,13 +384,19 @@ FREED: Final = Case(
 )  # fmt: skip
 FORMS: Final = Case(name="forms of messages", calls=(Call(to=UK, paid=PAID_UK),))
 RATED: Final = Case(name="rates and balances", credit="0", calls=())
-STEPS: Final = (ASKED_AGAIN, FREED, FORMS, RATED)
+TOPPED_UP: Final = Case(
+    name="topped up", credit="6", reseller_credit="1000",
+    profile={"topup": {"threshold": 5, "amount": 25.5},
+             "notifications": {"low_balance": {"threshold": 4, "enabled": True}}},
+    calls=(Call(to=PREMIUM, paid=(3_000_000, 2_400_000)),),
+)  # fmt: skip
+STEPS: Final = (ASKED_AGAIN, FREED, FORMS, RATED, TOPPED_UP)
 
 CASES: Final = (
-    *DESTINATIONS, *WHO, *NUMBERS, *HARD_LIMITS, *TRUNKS, *CREDIT, *SOFT_LIMITS, *EXCUSED,
+    *DESTINATIONS, *WHO, *ECHOES, *NUMBERS, *HARD_LIMITS, *TRUNKS, *CREDIT, *SOFT_LIMITS, *EXCUSED,
 )  # fmt: skip
 
 __all__ = [
-    "ASKED_AGAIN", "CASES", "FORMS", "FRANCE", "FREED", "RATED", "RATES", "STEPS", "TOLLFREE", "UK",
-    "US", "Call", "Case",
+    "ASKED_AGAIN", "CASES", "FORMS", "FRANCE", "FREED", "RATED", "RATES", "STEPS", "TOLLFREE",
+    "TOPPED_UP", "UK", "US", "Call", "Case",
 ]  # fmt: skip

@@ -56,6 +56,12 @@ class Ecallmgr:
         """Take hang-up orders from now on, as konami does."""
         await self._listen("metaflow", "metaflow.action.#", self._put(self.hangups))
 
+    async def serve_notifications(self) -> asyncio.Queue[dict[str, Any]]:
+        """Listen to notifications from now on, as teletype does; return what comes, in order."""
+        found: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        await self._listen("notifications", "notifications.account.*", self._put(found))
+        return found
+
     async def serve_channels(self, channels: dict[str, dict[str, Any]]) -> None:
         """Answer questions for live channels with these, as they are when asked."""
 

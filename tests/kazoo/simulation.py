@@ -52,6 +52,7 @@ class SimulatedKazoo:
         self.channels: dict[str, Channel] = {}
         self.hung_up: list[str] = []
         self.answers: dict[str, AuthorizeAnswer] = {}
+        self._questions: dict[str, AuthorizeRequest] = {}
         self._ends: dict[str, asyncio.Event] = {}
         self._rng = rng
         self._numbers = itertools.count(1)
@@ -102,8 +103,8 @@ class SimulatedKazoo:
         question = AuthorizeRequest(
             call_id=call_id, call_direction=direction, custom_channel_vars=variables
         )
-        agent = self._rng.choice(self.agents)
-        await agent.take_authorize(self._delivery("authz_req", question))
+        self._questions[call_id] = question
+        await self.ask_again(call_id, self._rng.choice(self.agents))
         answer = self.answers[call_id]
         if not (answer.is_authorized or answer.soft_limit):
             return None
@@ -117,10 +118,14 @@ class SimulatedKazoo:
         )  # fmt: skip
         event = CallEvent(
             call_id=call_id, call_direction=direction, custom_channel_vars=variables,
-            timestamp=to_gregorian(int(time.time())),
+            timestamp=to_gregorian(int(time.time())), billing_seconds=0,
         )  # fmt: skip
         await self._live(channel, event, seconds, ring_seconds)
         return event.billing_seconds
+
+    async def ask_again(self, call_id: str, agent: KazooAgent) -> None:
+        """Ask about a channel, as it was asked about before; the answer is in `answers`."""
+        await agent.take_authorize(self._delivery("authz_req", self._questions[call_id]))
 
     async def _live(
         self, channel: Channel, event: CallEvent, seconds: float, ring_seconds: float

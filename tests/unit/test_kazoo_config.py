@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from authz.config import load_settings
+from authz.config.broker_url import BrokerUrl, parse_broker_url
 from authz.config.kazoo import BrokerSettings, KazooSettings
 from authz.errors import ConfigError
 from authz.hooks.kazoo.topology import KAZOO_ARGUMENTS, ROUTES, Source, queue_plan
@@ -87,3 +88,50 @@ def test_every_message_is_of_the_kind_that_its_route_says() -> None:
     for (_, category, name), route in ROUTES.items():
         kind = route.body.kind
         assert kind in ((category, name), ("call_event", ""))
+
+
+def test_calls_must_be_seen_to_live_within_half_a_chunk(tmp_path: Path) -> None:
+    used = f'brokers = [{{ url = "{URL}" }}]\nquery_seconds = 5\n[calls]\nchunk_seconds = '
+    assert load(tmp_path, f"{used}11").query_seconds == 5
+    with pytest.raises(ConfigError, match="query_seconds: 5 must be below half"):
+        load(tmp_path, f"{used}10")
+
+
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        ("amqps://u:secret@h?cafile=/ca.pem", "'cafile' is none of its options"),
+        ("amqp://u:secret@h?cacertfile=/ca.pem", "cacertfile needs amqps://"),
+        ("amqp://u:secret@h?verify=verify_none", "verify needs amqps://"),
+        ("amqps://u:secret@h?keyfile=/own.key", "keyfile needs certfile"),
+        ("amqps://u:secret@h?verify=no", "verify must be one of verify_peer, verify_none"),
+        ("amqps://u:secret@h?cacertfile=", "cacertfile is given twice or is empty"),
+        ("amqp://u:secret@h?heartbeat=1&heartbeat=2", "heartbeat is given twice"),
+        ("amqp://u:secret@h?heartbeat=0", "heartbeat must be from 1 to 600"),
+        ("amqp://u:secret@h?heartbeat=-5", "heartbeat must be from 1 to 600"),
+    ],
+)
+def test_options_of_a_url_that_cannot_work_are_refused(
+    tmp_path: Path, url: str, complaint: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, f'brokers = [{{ url = "{url}" }}]')
+    assert f"broker 1: url: {complaint}" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_options_of_a_url() -> None:
+    url = parse_broker_url(
+        "amqps://u:p%40@h:5671/%2F?cacertfile=/ca.pem&certfile=/own.pem&keyfile=/own.key"
+        "&verify=verify_none&heartbeat=30"
+    )
+    assert url == BrokerUrl(
+        address="amqps://u:p%40@h:5671/%2F",
+        is_encrypted=True,
+        ca_file="/ca.pem",
+        certificate_file="/own.pem",
+        key_file="/own.key",
+        is_verified=False,
+        heartbeat_seconds=30,
+    )
+    assert parse_broker_url("amqp://h") == BrokerUrl(address="amqp://h", is_encrypted=False)

@@ -112,7 +112,8 @@ def test_what_has_no_field_is_metadata_that_the_decisions_read() -> None:
 def test_what_is_not_known_here_is_remarked() -> None:
     reading = read(
         {
-            **LIMITS, "allotments": {"did_us": {"amount": 600}}, "pvt_reserve_amount": 1.0,
+            **LIMITS, "pvt_reserve_amount": 1.0,
+            "allotments": {"inbound_did_us": {}, "did_us": {"amount": 600}},
             "pvt_discounts": {"mars": {"percentage": 5}, "did_us": {"percentage": 5}},
             "pvt_bundled_inbound_trunks": "users",
         }
@@ -121,6 +122,7 @@ def test_what_is_not_known_here_is_remarked() -> None:
     assert [remark.field for remark in reading.remarks] == [
         "pvt_bundled_inbound_trunks", "pvt_reserve_amount", "pvt_discounts.mars", "allotments",
     ]  # fmt: skip
+    assert reading.remarks[-1].value == "did_us,inbound_did_us"
 
 
 def test_discounts_are_by_class() -> None:

@@ -98,11 +98,25 @@ def test_null_is_nothing_and_what_nobody_needs_may_be_anything() -> None:
         b'"Disposition":7,"Duration-Seconds":"long","Other-Leg-Call-ID":["x"]}',
     )
     assert event == messages.CallEvent(call_id="c", billing_seconds=67)
+    # What is only told for information costs no charge, whatever it is.
+    for name in ("Caller-ID-Number", "Request", "Call-Direction", "Custom-Channel-Vars"):
+        for value in ("5", "null", "[1]", '{"a":1}', "true", "1.5"):
+            text = f'{{"Call-ID":"c","Billing-Seconds":67,"{name}":{value}}}'
+            event = decode_as(messages.CallEvent, text.encode())
+            assert (event.call_id, event.billing_seconds) == ("c", 67)
+    event = decode_as(messages.CallEvent, b'{"Call-ID":"c","Request":4155550100}')
+    assert (event.request, event.billing_seconds) == ("4155550100", None)
+    header = b'{"Event-Category":"c","Event-Name":"n","Msg-ID":"1","Node":5,"Server-ID":["x"]}'
+    assert decode_header(header) == Header(
+        event_category="c", event_name="n", msg_id="1", node="5", server_id=""
+    )
     # A duration that says nothing is none of 0 seconds.
     for text in (
         b'{"Call-ID":"c","Billing-Seconds":"long"}',
         b'{"Call-ID":"c","Billing-Seconds":"long","Request":null}',
         b'{"Call-ID":null,"Billing-Seconds":67}',
+        b'{"Call-ID":5,"Billing-Seconds":67}',
+        b'{"Call-ID":["c"],"Billing-Seconds":67}',
         b"null",
     ):
         with pytest.raises(MalformedMessage):

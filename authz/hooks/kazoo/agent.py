@@ -132,8 +132,9 @@ class KazooAgent:
     async def take_hangup(self, delivery: Delivery[CallEvent]) -> None:
         """Book an ended channel; returns once that is safe."""
         header, event = delivery.header, delivery.message
-        if header.event_name == _DISCONNECTED and event.billing_seconds <= 0:
-            # Its ecallmgr has lost the switch, which may well go on with the call.
+        if header.event_name == _DISCONNECTED:
+            # Its ecallmgr has lost the switch, which may well go on with the call: a charge now
+            # would be the last word. If it is gone, surveys miss it, and it becomes an orphan.
             return
         await self.settler.settle(event, header.node, self.book.find(event.call_id))
         self._end(event.call_id)

@@ -24,7 +24,7 @@ from authz.hooks.kazoo.dids import DidLimits
 from authz.hooks.kazoo.excuses import excuses_by_limits
 from authz.hooks.kazoo.legs import Leg, read_leg
 from authz.hooks.kazoo.limits import limits_of
-from authz.hooks.kazoo.messages import AuthorizeAnswer, AuthorizeRequest
+from authz.hooks.kazoo.messages import AuthorizeAnswer, AuthorizeRequest, Variables
 from authz.hooks.kazoo.trunks import trunk_usage
 from authz.hooks.kazoo.words import (
     BILLING_WORDS,
@@ -37,7 +37,7 @@ from authz.hooks.kazoo.words import (
     refusal_word,
 )
 from authz.model import Denial, Grant
-from authz.reasons import Billing, CallClass, Excuse
+from authz.reasons import REASONS, Billing, CallClass, Excuse
 from authz.store.accounts import Chain
 
 #: Denials that concern another call, which keeps what it has.
@@ -132,8 +132,13 @@ class Authorizer:
     ) -> AuthorizeAnswer:
         """Let an emergency call through at once, whatever is wrong with it otherwise."""
         if leg.account and leg.is_readable:
-            answer = await self._engine.authorize(self._question(leg, number, link))
-            self._watch(leg, number, answer, link, {})
+            try:
+                answer = await self._engine.authorize(self._question(leg, number, link))
+                self._watch(leg, number, answer, link, {})
+            except Exception as error:
+                # No fault of ours keeps anybody from an emergency number.
+                log.event("kazoo_emergency_unrecorded", level="error", call_id=leg.call_id,
+                          error=error)  # fmt: skip
         else:
             log.event("kazoo_emergency_unattributed", level="warning", call_id=leg.call_id)
         words = {leg.account: LIMITS_DISABLED, leg.reseller: LIMITS_DISABLED}
@@ -186,13 +191,20 @@ class Authorizer:
             ):
                 log.event("kazoo_call_refused", level="debug", account=answer.account,
                           call_id=leg.call_id, reason=answer.reason)  # fmt: skip
+                self._count(answer, number, link, is_final=True)
                 verdict.is_soft = False
                 # Who is above has not been asked (1.2).
                 for account in chain.ids[chain.ids.index(answer.account) + 1 :]:
                     verdict.words.pop(account, None)
                 return verdict
+            self._count(answer, number, link, is_final=False)
             verdict.is_soft = True
             excuses[answer.account] = Excuse.LIMITS
+
+    def _count(self, refusal: _Refusal, number: str, link: Link | None, *, is_final: bool) -> None:
+        """Count a refused channel; one that a soft limit lets pass may only lack a rate (B6)."""
+        if link is not None and refusal.reason in REASONS:
+            self._engine.denials.count(refusal.account, refusal.reason, number, enforced=is_final)
 
     async def _ask(
         self,
@@ -205,7 +217,7 @@ class Authorizer:
         if link is not None:
             limiting = [one for one in chain.accounts if excuses.get(one.id) is not Excuse.LIMITS]
             full = await self._dids.take(chain, limiting, leg.direction, number, leg.call_id)
-            if full is not None:
+            if full is not None and self._engine.is_enforced(leg.account):
                 return _Refusal(full, "max_calls_exceeded", HARD_LIMIT)
         question = self._question(leg, number, link, chain, excuses)
         try:
@@ -244,6 +256,7 @@ class Authorizer:
             dry_run=link is None,
             excuses=dict(excuses),
             judged_on=chain,
+            is_tentative=chain is not None,
         )
 
     def _watch(
@@ -313,7 +326,7 @@ class Authorizer:
             reseller_billing=reseller_word,
             call_direction=request.call_direction,
             other_leg_call_id=request.other_leg_call_id,
-            custom_channel_vars={"To": number} if number else {},
+            custom_channel_vars=_echoed(request, number),
         )
 
     async def _add_usage(
@@ -331,6 +344,15 @@ class Authorizer:
                 answer.custom_channel_vars["Account-Trunk-Usage"] = usage
             elif account.id == answer.reseller_id:
                 answer.custom_channel_vars["Reseller-Trunk-Usage"] = usage
+
+
+def _echoed(request: AuthorizeRequest, number: str) -> Variables:
+    """Return what ecallmgr writes back onto the channel: the number as it was rated, and flags."""
+    found: Variables = {"To": number} if number else {}
+    flags = request.custom_channel_vars.get("Outbound-Flags")
+    if flags and isinstance(flags, str | list):
+        found["Outbound-Flags"] = flags
+    return found
 
 
 def _refusal_of(denial: Denial) -> _Refusal:

@@ -122,7 +122,9 @@ class Handlers:
     async def _work(self, source: Source, message: AbstractIncomingMessage) -> None:
         try:
             delivery = self._read(source, message)
-        except MalformedMessage as error:
+        except Exception as error:
+            # Also what a library makes of it: a message that is never acknowledged takes the place
+            # of another one for as long as the connection lasts.
             self._complain(source, message, error)
             outcome = "malformed"
         else:
@@ -175,9 +177,7 @@ class Handlers:
             is_redelivered=bool(message.redelivered),
         )
 
-    def _complain(
-        self, source: Source, message: AbstractIncomingMessage, error: MalformedMessage
-    ) -> None:
+    def _complain(self, source: Source, message: AbstractIncomingMessage, error: Exception) -> None:
         self._complaints.tell(
             "kazoo_message_malformed",
             zone=self._broker.zone,

@@ -45,18 +45,48 @@ class Hangups:
             self._links[node] = link
 
     async def hang_up(self, call: LiveCall) -> None:
-        """Have a call end now. Raises KazooError and StoreError."""
-        if self._settings.hangup_by == "switch" and call.switch:
-            if await is_switch_served(self._client, call.switch):
-                request = HangupRequest(call.account, call.call_id)
-                await request_hangup(self._client, call.switch, request)
-                return
-            log.event("kazoo_switch_unserved", level="error", switch=call.switch)
-        await self._order(call.call_id, call.link)
+        """Have a call end now, by the way of the settings.
 
-    async def _order(self, call_id: str, link: Link) -> None:
-        if not await link.publish_hangup(call_id):
+        Where that reaches nobody, or has not ended the call before, by the other one, too: a call
+        must not outlive its money because one of them is closed. Raises KazooError or StoreError
+        if neither can be tried.
+        """
+        ways = [self._by_konami, self._by_switch]
+        if self._settings.hangup_by == "switch":
+            ways.reverse()
+        failures: list[KazooError | StoreError] = []
+        is_heard = False
+        for way in ways:
+            try:
+                is_heard = await way(call) or is_heard
+            except (KazooError, StoreError) as error:
+                failures.append(error)
+            if is_heard and call.hangups <= 1:
+                return
+        if failures and not is_heard:
+            raise failures[0]
+
+    async def _by_switch(self, call: LiveCall) -> bool:
+        """Ask the agent of the call's FreeSWITCH; False: it has none that is known."""
+        if not call.switch:
+            return False
+        if not await is_switch_served(self._client, call.switch):
+            if self._settings.hangup_by == "switch":
+                log.event("kazoo_switch_unserved", level="error", switch=call.switch)
+            return False
+        request = HangupRequest(call.account, call.call_id)
+        await request_hangup(self._client, call.switch, request)
+        return True
+
+    async def _by_konami(self, call: LiveCall) -> bool:
+        return await self._order(call.call_id, call.link)
+
+    async def _order(self, call_id: str, link: Link) -> bool:
+        """Order konami; False: none runs."""
+        is_heard = await link.publish_hangup(call_id)
+        if not is_heard:
             log.event("kazoo_konami_missing", level="error", call_id=call_id)
+        return is_heard
 
     async def run(self, link: Link) -> None:
         """Carry out what others ask of the calls of a broker's ecallmgrs, until cancelled."""

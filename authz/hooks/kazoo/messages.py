@@ -1,9 +1,11 @@
 """Kazoo's messages: what is read of them, and what is written.
 
 A message is one flat JSON object: the headers that all have, and a body. Headers are a Struct of
-their own (`Header`), since the broker fills them. Bodies that come in are read leniently: unknown
-fields are ignored, a number may be written as text, null is nothing, and only what nothing can be
-done without is required; what nobody here needs is not read, and so is never wrong. Bodies that go
+their own (`Header`), since the broker fills them. What comes in is read leniently: unknown fields
+are ignored, a number may be written as text or a text as a number, null is nothing, and only what
+nothing can be done without is required and must be right; a text that is none counts as not given.
+What nobody here needs is not read, and so is never wrong: an odd caller id must cost neither a
+question its answer nor a hang-up its charge. Bodies that go
 out have exactly the types that Kazoo's validators demand, and nothing that is empty. The
 contract's sections 2.2 and 2.3 name the fields.
 """
@@ -166,7 +168,8 @@ class CallEvent(_WithVariables, kw_only=True):
     request: str = ""
     switch_nodename: str = ""
     hangup_cause: str = ""
-    billing_seconds: int = 0
+    #: None: the event does not say, which is not the same as none.
+    billing_seconds: int | None = None
 
 
 class ChannelsRequest(Body, kw_only=True):
@@ -252,16 +255,12 @@ _CHANNEL_NAMES: Final = {
 }
 
 _M = TypeVar("_M", bound=Struct)
-_HEADER_DECODER: Final = msgspec.json.Decoder(Header, strict=False)
 _DECODERS: dict[type[Struct], msgspec.json.Decoder[Any]] = {}
 
 
 def decode_header(text: bytes) -> Header:
     """Read a message's header; raise MalformedMessage."""
-    try:
-        return _HEADER_DECODER.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedMessage(str(error)) from error
+    return decode_as(Header, text)
 
 
 def decode_as(kind: type[_M], text: bytes) -> _M:
@@ -272,22 +271,36 @@ def decode_as(kind: type[_M], text: bytes) -> _M:
     try:
         message: _M = decoder.decode(text)
     except msgspec.ValidationError as error:
-        return _decode_without_nulls(kind, text, error)
+        return _decode_leniently(kind, text, error)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedMessage(str(error)) from error
     return message
 
 
-def _decode_without_nulls(kind: type[_M], text: bytes, reason: msgspec.ValidationError) -> _M:
-    """Read a body again with its nulls taken for missing; raise MalformedMessage."""
+def _decode_leniently(kind: type[_M], text: bytes, reason: msgspec.ValidationError) -> _M:
+    """Read a message again without what in it is nothing; raise MalformedMessage."""
     try:
         document = msgspec.json.decode(text)
-        if not isinstance(document, dict) or None not in document.values():
+        if not isinstance(document, dict):
             raise reason
         known = {name: value for name, value in document.items() if value is not None}
+        for one in msgspec.structs.fields(kind):
+            if not one.required and one.encode_name in known:
+                _amend(known, one.encode_name, one.type)
         return msgspec.convert(known, kind, strict=False)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedMessage(str(error)) from error
+
+
+def _amend(document: dict[str, Any], name: str, kind: Any) -> None:
+    """Write a number as text where text is wanted, and take away what cannot be meant so."""
+    value = document[name]
+    if kind is str and isinstance(value, int | float):
+        document[name] = msgspec.json.encode(value).decode()
+    elif (kind is str and not isinstance(value, str)) or (
+        kind == Variables and not isinstance(value, dict)
+    ):
+        del document[name]
 
 
 def read_channel(call_id: str, fields: dict[str, Any]) -> Channel:

@@ -268,11 +268,14 @@ class Supervisor:
         call.extend_at_seconds = answer.extend_at
         if answer.seconds is None:
             return
+        # Of a short grant the engine's moment may be later than the cut.
+        latest = int(cut_seconds(answer.seconds) - _SOON_SECONDS)
+        call.extend_at_seconds = max(0, min(answer.extend_at, latest))
         if before is None or answer.seconds > before:
             self.extended += before is not None
             call.is_warned = call.is_warned and answer.final
         elapsed = call.elapsed_seconds(self._now())
-        if elapsed >= answer.extend_at:
+        if elapsed >= call.extend_at_seconds:
             self._ask_later(call, elapsed)
 
     def _ask_later(self, call: LiveCall, elapsed: float) -> None:
@@ -306,8 +309,9 @@ class Supervisor:
         """Hang the call up; its end is settled when it is told."""
         if call.hangups == 0:
             self.cut += 1
+            reason = "no_more_time" if call.is_final else "no_sign_of_life"
             log.event("kazoo_call_cut", call_id=call.call_id, account=call.account,
-                      seconds=call.granted_seconds)  # fmt: skip
+                      seconds=call.granted_seconds, reason=reason)  # fmt: skip
         call.hangups += 1
         try:
             await self._hangups.hang_up(call)

@@ -18,17 +18,23 @@ from authz.engine.engine import Engine
 from authz.engine.switches import claim_ended, open_calls_of
 from authz.errors import AuthzError, StoreError
 from authz.hooks.kazoo.calls import CallBook, Link, LiveCall
+from authz.hooks.kazoo.encoding import from_gregorian
 from authz.hooks.kazoo.excuses import excuses_by_words, is_let_through
 from authz.hooks.kazoo.hangups import Hangups
 from authz.hooks.kazoo.messages import Channel
 from authz.hooks.kazoo.midcall import Supervisor
+from authz.model import SECONDS_MAX
 
 _US: Final = 1_000_000
-_INTERVAL_SECONDS_MIN: Final = 10
+_INTERVAL_SECONDS_MIN: Final = 1
+#: How often it is looked whether calls have begun meanwhile.
+_LOOK_SECONDS: Final = 1.0
 #: A call this young may have begun while its ecallmgr was answering.
 YOUNG_SECONDS: Final = 10
 #: A channel must be missed by so many surveys in a row.
 _MISSES: Final = 2
+#: Channels that are looked at before others get a turn: questions must not wait for a whole node.
+_AT_ONCE: Final = 500
 
 
 class Survey(Struct):
@@ -63,11 +69,15 @@ class Surveyor:
 
     @property
     def interval_seconds(self) -> float:
-        """How long from one survey to the next."""
+        """How long from the end of one survey to the next.
+
+        While calls live there are two in a chunk: a call is extended on evidence younger than that.
+        """
         if not len(self._book):
             return self._settings.reconcile_seconds
         chunk = self._engine.context.settings.calls.chunk_seconds
-        return min(self._settings.reconcile_seconds, max(_INTERVAL_SECONDS_MIN, chunk // 2))
+        pause = max(_INTERVAL_SECONDS_MIN, chunk // 2 - self._settings.query_seconds)
+        return min(self._settings.reconcile_seconds, pause)
 
     async def run(self, link: Link) -> None:
         """Survey a zone again and again, first against the store; until cancelled."""
@@ -80,7 +90,17 @@ class Surveyor:
                     is_first = False
             except AuthzError as error:
                 log.event("kazoo_survey_failed", level="warning", zone=link.zone, error=error)
-            await asyncio.sleep(self.interval_seconds)
+            await self._until_due()
+
+    async def _until_due(self) -> None:
+        """Wait for the next survey. The first call of a quiet time does not wait for its end."""
+        loop = asyncio.get_running_loop()
+        ended_at = loop.time()
+        while True:
+            left_seconds = ended_at + self.interval_seconds - loop.time()
+            if left_seconds <= 0:
+                return
+            await asyncio.sleep(min(left_seconds, _LOOK_SECONDS))
 
     async def survey(self, link: Link) -> Survey:
         """Ask a zone's ecallmgrs once, and act on what they say. Raises KazooError, StoreError."""
@@ -92,10 +112,15 @@ class Surveyor:
             for channel in answer.channels:
                 survey.channels[channel.call_id] = channel
                 survey.nodes[channel.call_id] = answer.node
-        for channel in survey.channels.values():
+        for number, channel in enumerate(survey.channels.values(), 1):
             self._take(channel, survey.nodes[channel.call_id], link, asked_at)
-        for call in self._book:
-            if call.link is link:
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+        for number, call in enumerate(self._book, 1):
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+            # It may have ended meanwhile.
+            if call.link is link and self._book.get(call.call_id) is call:
                 await self._compare(call, survey, asked_at)
         return survey
 
@@ -112,7 +137,14 @@ class Surveyor:
         call.switch = call.switch or channel.switch_nodename
         if channel.is_answered and call.answered_at is None and call.began_at < asked_at:
             # When it was answered nobody has told: not before the channel was there.
-            self._supervisor.answered(call, min(channel.elapsed_seconds, self._age(call)))
+            elapsed_seconds = self._elapsed_seconds(channel)
+            self._supervisor.answered(call, min(elapsed_seconds, self._age(call)))
+
+    def _elapsed_seconds(self, channel: Channel) -> int:
+        """Return for how long a channel has been there, by either way in which that is told."""
+        began_at = from_gregorian(channel.timestamp)
+        age = self._engine.context.clock.now() - began_at if channel.timestamp else 0
+        return max(0, channel.elapsed_seconds, age if age <= SECONDS_MAX else 0)
 
     def _age(self, call: LiveCall) -> float:
         """Return the longest time for which a call may have been answered."""
@@ -138,7 +170,7 @@ class Surveyor:
             node=node,
             link=link,
             switch=channel.switch_nodename,
-            began_at=now - max(0, channel.elapsed_seconds),
+            began_at=now - self._elapsed_seconds(channel),
             heard_at=now,
             ring_asked_at=now,
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import logging
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Self
@@ -26,6 +27,7 @@ from aio_pika.abc import (
 from yarl import URL
 
 from authz import log
+from authz.config.broker_url import BrokerUrl, parse_broker_url
 from authz.hooks.kazoo.encoding import Microseconds, install_readers
 from authz.hooks.kazoo.errors import BrokerRefused, BrokerUnreachable, PublishUnknown
 from authz.hooks.kazoo.topology import EXCHANGES, QueuePlan, Source
@@ -83,19 +85,7 @@ class Session:
         install_readers()
         for library in _LIBRARIES:
             logging.getLogger(library).setLevel(logging.CRITICAL)
-        parts = URL(url)
-        if "heartbeat" not in parts.query:
-            parts = parts.update_query(heartbeat=_HEARTBEAT_SECONDS)
-        try:
-            async with asyncio.timeout(_OPEN_SECONDS):
-                connection = await aio_pika.connect(
-                    parts, client_properties={"connection_name": name}
-                )
-        except _REFUSALS as error:
-            raise BrokerRefused(str(error)) from error
-        except (amqp.AMQPError, OSError, ValueError) as error:
-            raise BrokerUnreachable(f"{type(error).__name__}: {error}") from error
-        session = cls(connection, take)
+        session = cls(await _connect(parse_broker_url(url), name), take)
         try:
             async with asyncio.timeout(_OPEN_SECONDS):
                 await session._set_up(queues)
@@ -224,3 +214,45 @@ class Session:
     def _note(self, reason: str) -> None:
         if not self.lost.done():
             self.lost.set_result(reason)
+
+
+async def _connect(url: BrokerUrl, name: str) -> AbstractConnection:
+    """Connect and log in. Raises BrokerUnreachable, or BrokerRefused as `Session.open`."""
+    heartbeat = url.heartbeat_seconds or _HEARTBEAT_SECONDS
+    try:
+        async with asyncio.timeout(_OPEN_SECONDS):
+            # In a thread, since it reads files.
+            context = await asyncio.to_thread(_tls_context, url) if url.is_encrypted else None
+            return await aio_pika.connect(
+                URL(url.address).update_query(heartbeat=heartbeat),
+                client_properties={"connection_name": name},
+                ssl_context=context,
+            )
+    except _REFUSALS as error:
+        raise BrokerRefused(str(error)) from error
+    except (amqp.AMQPError, OSError, ValueError) as error:
+        if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+            raise BrokerRefused(f"its certificate is not trusted: {error}") from error
+        raise BrokerUnreachable(f"{type(error).__name__}: {error}") from error
+
+
+def _tls_context(url: BrokerUrl) -> ssl.SSLContext:
+    """Return what an encrypted connection demands; raise BrokerRefused for a useless file."""
+    try:
+        context = ssl.create_default_context(cafile=url.ca_file)
+    except OSError as error:
+        raise BrokerRefused(f"cacertfile {url.ca_file} cannot be used: {error}") from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if not url.is_verified:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if url.certificate_file is not None:
+        try:
+            # A key with a password must not make us wait for somebody who types it.
+            context.load_cert_chain(url.certificate_file, url.key_file, password="")
+        except OSError as error:
+            raise BrokerRefused(
+                f"certfile {url.certificate_file} with keyfile {url.key_file} cannot be used: "
+                f"{error}"
+            ) from error
+    return context

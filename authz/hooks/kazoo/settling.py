@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
 from authz import log
 from authz.engine.engine import Engine
 from authz.engine.excuses import ExcusedSettle
@@ -43,12 +45,14 @@ class ChannelSettler:
         Raises StoreError, or SpoolFull: it is to be told again.
         """
         leg = read_leg(event, node)
-        seconds = max(0, event.billing_seconds)
+        if call is not None and leg.account != call.account:
+            leg = await self._attributed(leg, call)
+        seconds = _talk_seconds(event, leg, call)
         if not self._is_ours(leg, seconds, call):
             return
-        if seconds > SECONDS_MAX:
-            # Some clock was wrong. The call becomes an orphan, charged for what it was seen to use.
-            self._fail(leg, seconds, f"no call lasts more than {SECONDS_MAX} seconds")
+        if seconds is None or seconds > SECONDS_MAX:
+            # The call becomes an orphan, charged for what it was seen to use.
+            self._fail(leg, seconds, "it does not say how long the call lasted, or nonsense")
             return
         number, _ = self._engine.context.rules.classify(leg.to)
         if call is not None and not number:
@@ -56,15 +60,30 @@ class ChannelSettler:
         await self._book(leg, await self._request(leg, event, number, seconds))
         await self._dids.leave(leg.account, leg.direction, number, leg.call_id)
 
-    def _is_ours(self, leg: Leg, seconds: int, call: LiveCall | None) -> bool:
+    def _is_ours(self, leg: Leg, seconds: int | None, call: LiveCall | None) -> bool:
         """Return whether the channel was, or should have been, decided."""
         if not leg.account or not leg.is_readable:
-            if seconds and leg.is_asked_about:
+            if seconds != 0 and leg.is_asked_about:
                 self._fail(leg, seconds, "no account or call id of ours")
             return False
         if call is not None or leg.is_asked_about:
             return True
         return leg.account_billing in PAID_WORDS or leg.reseller_billing in PAID_WORDS
+
+    async def _attributed(self, leg: Leg, call: LiveCall) -> Leg:
+        """Return the channel as its call's, if it bears no account, or one that has no such call.
+
+        Who was let through pays. Two accounts may each have a call of that id, though.
+        """
+        if leg.account and leg.is_readable:
+            try:
+                if await self._engine.call(leg.account, leg.call_id) is not None:
+                    return leg
+                if await self._engine.call(call.account, leg.call_id) is None:
+                    return leg
+            except StoreError:
+                return leg
+        return msgspec.structs.replace(leg, account=call.account)
 
     async def _request(
         self, leg: Leg, event: CallEvent, number: str, seconds: int
@@ -113,10 +132,18 @@ class ChannelSettler:
         log.event("call_not_settled", level="error", account=request.account,
                   call_id=request.call_id, seconds=request.seconds, reason=reason)  # fmt: skip
 
-    def _fail(self, leg: Leg, seconds: int, reason: str) -> None:
+    def _fail(self, leg: Leg, seconds: int | None, reason: str) -> None:
         self.failed += 1
         log.event("call_not_settled", level="error", account=leg.account, call_id=leg.call_id,
                   seconds=seconds, reason=reason)  # fmt: skip
+
+
+def _talk_seconds(event: CallEvent, leg: Leg, call: LiveCall | None) -> int | None:
+    """Return how long a channel talked, None if nobody knows: a clock that was set back, say."""
+    if event.billing_seconds is not None and event.billing_seconds >= 0:
+        return event.billing_seconds
+    is_unanswered = call is not None and call.answered_at is None
+    return 0 if is_unanswered or _is_refused(leg) else None
 
 
 def _is_refused(leg: Leg) -> bool:

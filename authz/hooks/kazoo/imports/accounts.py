@@ -228,9 +228,11 @@ def _limits_changes(fields: Fields, notes: Notes) -> dict[str, Any]:
         "discounts": discounts_of(fields, notes),
         "metadata": _metadata(fields),
     }
-    if fields.get("allotments"):
+    allotments = fields.get("allotments")
+    if allotments:
         reason = "included minutes are not known here: calls cost what the deck says"
-        notes.append(("allotments", "", reason))
+        names = ",".join(sorted(allotments)) if isinstance(allotments, dict) else allotments
+        notes.append(("allotments", names, reason))
     return changes
 
 
