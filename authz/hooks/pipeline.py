@@ -91,8 +91,9 @@ class Pipeline:
         self._unanswered: deque[Exchange] = deque()
         self._unstarted: deque[Exchange] = deque()
         self._last_of_call: dict[OrderKey, Exchange] = {}
-        #: Answers that are being taken in; more than one where one leads to the next.
+        #: Answers that wait to be taken in while another one is.
         self._finished: deque[tuple[Exchange, Response]] = deque()
+        self._is_finishing = False
         self._flush_scheduled = False
         self._is_held = False
         self._is_closed = False
@@ -185,18 +186,21 @@ class Pipeline:
         self._finish(exchange, response)
 
     def _finish(self, exchange: Exchange, response: Response) -> None:
-        # What follows may be finished while it is started: a loop, since many may follow.
         self._finished.append((exchange, response))
-        if len(self._finished) > 1:
+        if self._is_finishing:
             return
-        while self._finished:
-            following = self._complete(*self._finished[0])
-            if following is not None:
-                assert following.endpoint is not None, "only routed requests have a key"
-                refusal = self._launch(following, following.endpoint)
-                if refusal is not None:
-                    self._finished.append((following, refusal))
-            self._finished.popleft()
+        # What follows may be finished while it is started: a loop, since many may follow.
+        self._is_finishing = True
+        try:
+            while self._finished:
+                following = self._complete(*self._finished.popleft())
+                if following is not None:
+                    assert following.endpoint is not None, "only routed requests have a key"
+                    refusal = self._launch(following, following.endpoint)
+                    if refusal is not None:
+                        self._finished.append((following, refusal))
+        finally:
+            self._is_finishing = False
 
     def _complete(self, exchange: Exchange, response: Response) -> Exchange | None:
         """Record an answer; return the request of the same call that may start now."""

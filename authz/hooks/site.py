@@ -30,7 +30,7 @@ class Site:
             headers_max=limits.headers_max,
         )
         self.connections: set[HookProtocol] = set()
-        #: Requests in the engine. The set is also what keeps their tasks alive.
+        #: Requests in the engine.
         self.running: set[Exchange] = set()
         self.draining = False
         #: Monotonic seconds as of the last tick: close enough for time limits, free to read.

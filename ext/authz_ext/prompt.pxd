@@ -24,8 +24,6 @@ cdef class Errand:
     cdef object _coroutine
     cdef object _on_end
     cdef object _subject
-    #: The task that it has become; the event loop itself keeps only weak references.
-    cdef object _task
 
     cdef go_on(self)
     cdef become_task(self, awaited)

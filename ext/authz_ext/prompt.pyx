@@ -22,6 +22,9 @@ cdef extern from "Python.h":
     int PYGEN_RETURN
     int PyIter_Send(object coroutine, object value, PyObject** result) except -1
 
+#: Errands that have become tasks: the event loop itself keeps only weak references to those.
+cdef set TASKS = set()
+
 cdef enum:
     PENDING = 0
     FINISHED = 1
@@ -183,11 +186,13 @@ cdef class Errand:
         rest._coroutine = self._coroutine
         rest._awaited = awaited
         rest._is_waiting = True
-        self._task = asyncio.get_running_loop().create_task(finish(rest))
-        self._task.add_done_callback(self.end_as_task)
+        task = asyncio.get_running_loop().create_task(finish(rest))
+        TASKS.add(task)
+        task.add_done_callback(self.end_as_task)
 
     def end_as_task(self, task):
         """Report what the rest of the way, as a task, has come to."""
+        TASKS.discard(task)
         try:
             value = task.result()
         except BaseException as error:
@@ -197,7 +202,7 @@ cdef class Errand:
 
     cdef end(self, value, error):
         on_end, subject = self._on_end, self._subject
-        self._coroutine = self._on_end = self._subject = self._task = None
+        self._coroutine = self._on_end = self._subject = None
         try:
             on_end(subject, value, error)
         except Exception as failure:

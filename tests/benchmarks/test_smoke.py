@@ -10,7 +10,14 @@ from servers import Server
 
 from authz.store.client import StoreClient
 from authz.store.keys import BUCKETS
-from benchmarks import archive_drain, kazoo_channels, live_calls, script_cost, store_size
+from benchmarks import (
+    archive_drain,
+    kazoo_channels,
+    live_calls,
+    script_cost,
+    store_size,
+    worker_cost,
+)
 from benchmarks.compare import __main__ as compare
 from benchmarks.compare import postgres
 from benchmarks.minimal import MinimalPair
@@ -77,6 +84,15 @@ def test_every_trie_finds_the_same_prefixes() -> None:
     numbers = make_numbers(prefixes, 200, rng)
     answers = {name: list(map(make(prefixes), numbers)) for name, make in makers().items()}
     assert set(map(tuple, answers.values())) == {tuple(answers["authz"])}
+
+
+async def test_every_kind_of_request_is_measured_in_a_worker(
+    store_server: Server, store: StoreClient, tmp_path: Path
+) -> None:
+    await worker_cost.publish_decks(store_server.url)
+    costs = await worker_cost.measure(store_server.url, tmp_path, worker_cost.Clock(), calls=16)
+    assert len(costs) == len(worker_cost.SHAPES) * len(worker_cost.KINDS)
+    assert (await assert_clean_audit(store)).calls == 0
 
 
 async def test_kazoo_decisions_are_measured_among_live_channels(

@@ -173,7 +173,7 @@ async def measure(
     world = await World.start(store_url, directory, store=patient)
     decks = DeckRegistry(world.client, directory / "decks")
     await decks.start()
-    world.engine.context.terms._decks = decks
+    world.decks.update((deck.id, deck) for deck in decks.all())
     await make_chain(world, _CHAIN)
     server = HookServer(hook_routes(world.engine, lambda: None), access=Access())
     settle_memory()
@@ -193,7 +193,8 @@ async def measure(
     return costs
 
 
-async def _publish_decks(store_url: str) -> None:
+async def publish_decks(store_url: str) -> None:
+    """Put the decks into the store; before `measure`."""
     async with open_services(store_url) as services:
         for deck_id, rows in _DECKS.items():
             await services.decks.import_file(DeckImportQuery(id=deck_id), rows)
@@ -232,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="authz-bench-") as directory_name:
             directory = Path(directory_name)
             with EmbeddedStore(directory / "state", options=_QUIET) as store:
-                asyncio.run(_publish_decks(store.url))
+                asyncio.run(publish_decks(store.url))
                 costs = _run_measured(store.url, directory, calls, count=options.instructions)
     unit = "instructions" if options.instructions else "µs"
     table = "\n".join(f"{name:16} {cost:12,.1f} {unit}" for name, cost in costs.items())

@@ -267,3 +267,15 @@ async def test_answers_are_counted_by_route_and_status(
         ("unmatched", "4xx"): 1,
         ("livez", "2xx"): 1,
     }
+
+
+async def test_a_long_line_of_requests_of_one_call_follows_the_first(engine: OrderedEngine) -> None:
+    server = new_server(engine, limits=Limits(pipelined_max=1_000))
+    line = Line(server)
+    engine.hold("c1")
+    assert await line.feed(authorize("c1") + settle("c1") * 900) == []
+    engine.release("c1")
+    answers = await line.settle_down()
+    assert [answer.status for answer in answers] == [200] * 901
+    assert engine.ended == ["authorize c1", *["settle c1"] * 900]
+    server.close()
