@@ -23,7 +23,7 @@ define INSTALL
 	@touch $(RUN_STAMP) $@
 endef
 
-.PHONY: help run test lint load bench bench-scripts bench-compare bench-archive build wheel clean
+.PHONY: help run test lint load bench bench-scripts bench-worker bench-compare bench-archive build wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -51,6 +51,12 @@ bench-scripts: $(BENCH_STAMP)  ## what the scripts cost the store, in time and i
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks.store_size
 	@if command -v valgrind >/dev/null; then \
 		PYTHONPATH=tests $(BIN)/python -m benchmarks.script_cost --instructions; \
+	else echo "left out: instructions (package valgrind is not installed)"; fi
+
+bench-worker: $(BENCH_STAMP)  ## what a request costs the processor of a hook worker (minutes)
+	@PYTHONPATH=tests $(BIN)/python -m benchmarks.worker_cost
+	@if command -v valgrind >/dev/null; then \
+		PYTHONPATH=tests $(BIN)/python -m benchmarks.worker_cost --instructions; \
 	else echo "left out: instructions (package valgrind is not installed)"; fi
 
 bench-compare: $(BENCH_STAMP)  ## the hook worker beside its ceiling and its rivals (minutes)
