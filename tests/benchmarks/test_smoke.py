@@ -12,6 +12,8 @@ from authz.store.client import StoreClient
 from authz.store.keys import BUCKETS
 from benchmarks import (
     archive_drain,
+    deck_effect,
+    idle_cost,
     kazoo_channels,
     live_calls,
     script_cost,
@@ -93,6 +95,17 @@ async def test_every_kind_of_request_is_measured_in_a_worker(
     costs = await worker_cost.measure(store_server.url, tmp_path, worker_cost.Clock(), calls=16)
     assert len(costs) == len(worker_cost.SHAPES) * len(worker_cost.KINDS)
     assert (await assert_clean_audit(store)).calls == 0
+
+
+async def test_a_new_deck_is_seen_to_take_effect(tmp_path: Path) -> None:
+    effect = await deck_effect.measure(prefixes=100, directory=tmp_path, before_seconds=1)
+    assert min(effect[:4]) > 0
+    assert "new prices" in deck_effect.report(effect)
+
+
+async def test_the_processes_of_an_idle_daemon_are_told_apart() -> None:
+    shares = await idle_cost.measure(seconds=1, settle_seconds=0)
+    assert {"hook workers", "office", "store"} <= set(shares)
 
 
 async def test_kazoo_decisions_are_measured_among_live_channels(

@@ -1,0 +1,166 @@
+"""`python -m benchmarks.deck_effect`: what publishing a deck does to the requests of that moment.
+
+A daemon of its own serves authorizes at a steady rate while `authz deck import`, a process of its
+own, reads, compiles and publishes a deck of that many prefixes in the place of an equal one with
+other prices. Told are the longest request before the import, while the file is read and compiled
+(which takes a core), and from the publication until a second after the first answer by the new
+prices; and how long that answer took to come.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import uvloop
+
+from authz.admin.messages import DeckImportQuery
+from authz.engine.postings import CreditRequest
+from authz.model import AccountConfig
+from loadtest.connection import Connection, Sent
+from loadtest.daemon import Daemon, own_daemon
+from loadtest.plan import AUTHORIZE
+from loadtest.scenario import DeckPlan
+from loadtest.wire import request_start
+from loadtest.world import deck_csv, open_services
+
+_ACCOUNT: Final = "deck-effect"
+_NUMBER: Final = "+14155550100"
+_OLD: Final = "0.01"
+_NEW: Final = "0.02"
+_PAUSE_SECONDS: Final = 0.002
+_BEFORE_SECONDS: Final = 5
+_AFTER_SECONDS: Final = 1
+#: An import that takes longer is given up.
+_IMPORT_SECONDS_MAX: Final = 300
+
+
+class Effect(NamedTuple):
+    """What was found. A request is counted by when it was sent; milliseconds."""
+
+    before_max_ms: float
+    import_seconds: float
+    import_max_ms: float
+    publication_max_ms: float
+    effect_ms: float
+
+
+class Probe:
+    """Asks again and again what a call costs. The listener of its connection."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self.connection = Connection(daemon.target, self)
+        #: (sent, answered, price of a minute), in nanoseconds of the monotonic clock.
+        self.answers: list[tuple[int, int, str]] = []
+        body = {"call_id": "probe", "account": _ACCOUNT, "to": _NUMBER, "dry_run": True}
+        self._request = request_start("/v1/authorize", json.dumps(body).encode(), 0)
+
+    async def run(self) -> None:
+        """Ask until cancelled, whether answers come or not."""
+        await self.connection.open()
+        while True:
+            now_ns = time.monotonic_ns()
+            self.connection.ask(Sent(AUTHORIZE, now_ns, now_ns, None), self._request)
+            self.connection.flush()
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    def on_answer(self, sent: Sent, status: int, body: bytes, now_ns: int) -> None:
+        """Take an answer down."""
+        if status != 200:
+            raise RuntimeError(f"answered {status}: {body!r}")
+        self.answers.append((sent.sent_ns, now_ns, json.loads(body)["legs"][0]["rate"]))
+
+    def on_answers_end(self) -> None:
+        """Nothing is done for several at once."""
+
+    def longest_ms(self, from_ns: int, until_ns: int) -> float:
+        """Return the longest of the requests sent in that time."""
+        spans = [end - begin for begin, end, _ in self.answers if from_ns <= begin < until_ns]
+        return max(spans) / 1e6
+
+
+def _deck(prefixes: int, price: str) -> bytes:
+    return deck_csv(DeckPlan(name="effect", rows={"1": price, "44": price}, prefixes=prefixes))
+
+
+async def _publish(daemon: Daemon, directory: Path, deck: bytes) -> None:
+    path = directory / "deck.csv"
+    path.write_bytes(deck)
+    environment = {**os.environ, "AUTHZ_STORE__URL": daemon.store_url}
+    environment["AUTHZ_STATE_DIR"] = str(directory)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "authz", "deck", "import", "effect", str(path), "--json",
+        env=environment, stdout=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    async with asyncio.timeout(_IMPORT_SECONDS_MAX):
+        if await process.wait() != 0:
+            raise RuntimeError("the import failed")
+
+
+async def measure(prefixes: int, directory: Path, before_seconds: int = _BEFORE_SECONDS) -> Effect:
+    """Publish two decks of that many prefixes, one after the other, and watch the second one."""
+    async with own_daemon({"hook.workers": 1}, over_unix=False) as daemon:
+        async with open_services(daemon.store_url) as services:
+            await services.decks.import_file(DeckImportQuery(id="effect"), _deck(prefixes, _OLD))
+            await services.accounts.put(_ACCOUNT, AccountConfig(deck="effect"))
+            credit = CreditRequest(amount="100", kind="payment", reference="effect")
+            await services.postings.credit(_ACCOUNT, credit)
+        new = _deck(prefixes, _NEW)
+        await asyncio.sleep(_AFTER_SECONDS)
+        probe = Probe(daemon)
+        probing = asyncio.create_task(probe.run())
+        await asyncio.sleep(before_seconds)
+        begun_ns = time.monotonic_ns()
+        await _publish(daemon, directory, new)
+        # The command has ended a moment after it moved the pointer; nobody tells that moment.
+        published_ns = time.monotonic_ns()
+        await asyncio.sleep(2 * _AFTER_SECONDS)
+        probing.cancel()
+        await asyncio.wait((probing,))
+    new_ns = [answered for _, answered, price in probe.answers if float(price) >= float(_NEW)]
+    if not new_ns:
+        raise RuntimeError("the new deck did not take effect")
+    margin_ns = _AFTER_SECONDS * 1_000_000_000
+    return Effect(
+        probe.longest_ms(begun_ns - before_seconds * 1_000_000_000, begun_ns),
+        (published_ns - begun_ns) / 1e9,
+        probe.longest_ms(begun_ns, published_ns - margin_ns),
+        probe.longest_ms(published_ns - margin_ns, new_ns[0] + margin_ns),
+        (new_ns[0] - published_ns) / 1e6,
+    )
+
+
+def report(effect: Effect) -> str:
+    """Return the figures in words."""
+    return (
+        f"longest request before the import        {effect.before_max_ms:10.1f} ms\n"
+        f"longest while the file is compiled       {effect.import_max_ms:10.1f} ms"
+        f" (import: {effect.import_seconds:.1f} s)\n"
+        f"longest around the publication           {effect.publication_max_ms:10.1f} ms\n"
+        f"first answer by the new prices           {effect.effect_ms:10.1f} ms after the import\n"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line, measure, print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.deck_effect", description=__doc__)
+    parser.add_argument("--prefixes", type=int, default=1_000_000)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of words")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="authz-bench-") as directory:
+        effect = uvloop.run(measure(options.prefixes, Path(directory)))
+    figures: dict[str, Any] = effect._asdict()
+    sys.stdout.write(json.dumps(figures) + "\n" if options.json else report(effect))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
