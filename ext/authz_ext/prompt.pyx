@@ -186,6 +186,10 @@ cdef class Errand:
         rest._coroutine = self._coroutine
         rest._awaited = awaited
         rest._is_waiting = True
+        rest._is_marked = getattr(awaited, "_asyncio_future_blocking", False)
+        if rest._is_marked:
+            # A future takes the mark of one at a time, and others may wait before the task begins.
+            awaited._asyncio_future_blocking = False
         task = asyncio.get_running_loop().create_task(finish(rest))
         TASKS.add(task)
         task.add_done_callback(self.end_as_task)
@@ -230,6 +234,8 @@ cdef class Rest:
         if self._is_waiting:
             self._is_waiting = False
             awaited, self._awaited = self._awaited, None
+            if self._is_marked:
+                awaited._asyncio_future_blocking = True
             return awaited
         return self._coroutine.send(value)
 
