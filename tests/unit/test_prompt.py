@@ -154,6 +154,27 @@ async def test_a_cancelled_task_of_an_errand_is_told() -> None:
     assert ends.told == [("a", asyncio.CancelledError)]
 
 
+@pytest.mark.parametrize("turns", [0, 1, 2])
+async def test_it_sees_that_its_task_is_cancelled(turns: int) -> None:
+    async def careful() -> str:
+        try:
+            await future()
+        except asyncio.CancelledError:
+            return await late
+        raise AssertionError
+
+    late, ends = reply(), Ends()
+    send_off(careful(), ends, "a")
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    (task,) = asyncio.all_tasks() - {asyncio.current_task()}
+    task.cancel()
+    await asyncio.sleep(0)
+    late.set_result("done")
+    await asyncio.sleep(0.01)
+    assert ends.told == [("a", "done")]
+
+
 async def test_a_cancelled_reply_cancels_its_errand() -> None:
     awaited, ends = reply(), Ends()
     send_off(wait_for(awaited), ends, "a")
