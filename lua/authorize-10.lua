@@ -173,7 +173,11 @@ local function admit(accounts, leg_requests, billings, rooms, holds, seconds, fi
       room = rooms[leg]}
   end
   if request.dry_run == 0 then
-    enter_filter(KEYS[3], ARGV[2])
+    local filter = enter_filter(KEYS[3], ARGV[2])
+    if request.used_seconds > 0 then
+      -- The end of an adopted call lets go only of the filter of the day on which it began.
+      keep_filter(filter, request.closed_hours)
+    end
     redis.call("SET", KEYS[1], pack_call(head, call_legs, ARGV[5]))
     redis.call("ZADD", KEYS[2], head.lease_ms, ARGV[3])
     store_accounts(accounts)

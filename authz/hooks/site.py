@@ -28,6 +28,7 @@ class Site:
             url_bytes_max=limits.url_bytes_max,
             header_bytes_max=limits.header_bytes_max,
             headers_max=limits.headers_max,
+            body_bytes_max=limits.body_bytes_max,
         )
         self.connections: set[HookProtocol] = set()
         #: Requests in the engine.

@@ -13,6 +13,7 @@ cdef class PlainReader:
     cdef Py_ssize_t _url_bytes_max
     cdef Py_ssize_t _header_bytes_max
     cdef Py_ssize_t _headers_max
+    cdef Py_ssize_t _body_bytes_max
 
     cdef const char* read_headers(
         self, dict headers, const char* text, const char* end, Py_ssize_t url_size,

@@ -18,6 +18,8 @@ class PlainRequest:
 class PlainReader:
     """Reads plain requests within the limits of a listener; larger ones are not plain."""
 
-    def __init__(self, *, url_bytes_max: int, header_bytes_max: int, headers_max: int) -> None: ...
+    def __init__(
+        self, *, url_bytes_max: int, header_bytes_max: int, headers_max: int, body_bytes_max: int
+    ) -> None: ...
     def read(self, data: bytes, start: int) -> PlainRequest | None:
         """Return the plain request that begins at `start`, or None if none does."""

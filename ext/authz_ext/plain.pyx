@@ -68,10 +68,11 @@ cdef class PlainReader:
     """Reads plain requests within the limits of a listener; larger ones are not plain."""
 
     def __cinit__(self, *, Py_ssize_t url_bytes_max, Py_ssize_t header_bytes_max,
-                  Py_ssize_t headers_max):
+                  Py_ssize_t headers_max, Py_ssize_t body_bytes_max):
         self._url_bytes_max = url_bytes_max
         self._header_bytes_max = header_bytes_max
         self._headers_max = headers_max
+        self._body_bytes_max = body_bytes_max
 
     def read(self, bytes data not None, Py_ssize_t start):
         """Return the plain request that begins at `start`, or None if none does."""
@@ -99,7 +100,7 @@ cdef class PlainReader:
         request = PlainRequest.__new__(PlainRequest)
         request.headers = {}
         text = self.read_headers(request.headers, text + 11, end, url_size, &body_size)
-        if text == NULL or body_size < 0 or end - text < body_size:
+        if text == NULL or not 0 <= body_size <= self._body_bytes_max or end - text < body_size:
             return None
         request.url = PyBytes_FromStringAndSize(target, url_size)
         request.body = PyBytes_FromStringAndSize(text, body_size)

@@ -34,3 +34,5 @@ cdef class Rest:
     cdef object _coroutine
     cdef object _awaited
     cdef bint _is_waiting
+    #: Whether what it waits for is a future, marked as asyncio does while a task begins to wait.
+    cdef bint _is_marked

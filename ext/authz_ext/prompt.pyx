@@ -186,7 +186,11 @@ cdef class Errand:
         rest._coroutine = self._coroutine
         rest._awaited = awaited
         rest._is_waiting = True
-        task = asyncio.get_running_loop().create_task(finish(rest))
+        rest._is_marked = getattr(awaited, "_asyncio_future_blocking", False)
+        if rest._is_marked:
+            # A future takes the mark of one at a time, and others may wait before the task begins.
+            awaited._asyncio_future_blocking = False
+        task = asyncio.get_running_loop().create_task(rest)
         TASKS.add(task)
         task.add_done_callback(self.end_as_task)
 
@@ -214,7 +218,11 @@ cdef class Errand:
 
 
 cdef class Rest:
-    """The rest of a coroutine that stopped at `awaited`, to be awaited by a task."""
+    """The rest of a coroutine that stopped at `awaited`, as a coroutine for a task.
+
+    The task runs it and no other around it: cancelled before it begins, a task would throw the
+    error into that one alone, and this would be closed without having seen it.
+    """
 
     def __await__(self):
         return self
@@ -230,6 +238,8 @@ cdef class Rest:
         if self._is_waiting:
             self._is_waiting = False
             awaited, self._awaited = self._awaited, None
+            if self._is_marked:
+                awaited._asyncio_future_blocking = True
             return awaited
         return self._coroutine.send(value)
 
@@ -241,11 +251,6 @@ cdef class Rest:
     def close(self):
         """End the coroutine."""
         self._coroutine.close()
-
-
-async def finish(rest):
-    """Lead the rest of a coroutine to its end, and return what that returns."""
-    return await rest
 
 
 def send_off(coroutine not None, on_end not None, subject):

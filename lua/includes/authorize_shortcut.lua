@@ -148,6 +148,8 @@ repeat
   if not call("SET", KEYS[1],
     PACKED("call_head as call_, each call_leg as call_, text as tail"), "NX") then
     call("SETBIT", KEYS[5], bit, 0)
+    -- No end of a call lets go of a filter that perhaps only this has made.
+    call("EXPIRE", KEYS[5], (request_closed_hours + 48) * 3600)
     break
   end
   call("ZADD", KEYS[2], call_lease_ms, ARGV[3])

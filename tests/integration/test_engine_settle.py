@@ -394,6 +394,31 @@ async def test_however_a_call_ends_the_filter_of_its_day_goes_away(world, end):
     assert 71 * 3600 < await world.client.execute("TTL", before) <= 72 * 3600
 
 
+async def test_the_filter_of_a_day_on_which_a_call_is_adopted_goes_away(world):
+    await world.pair("100", "100")
+    adopted = await world.reserve("c1", 90_000, to=UK, switch="fs1")
+    assert isinstance(adopted, Grant), adopted
+    # It counts as begun on a day before; nothing else happens on this one.
+    assert (await world.engine.switch_restarted("fs1")).orphaned == 1
+    tag = await world.engine.context.directory.tag_of("sub")
+    today = keys.closed_filter(tag, await store_seconds(world) // 86_400)
+    assert await world.client.execute("EXISTS", today)
+    assert not await lasts(world, today)
+
+
+async def test_the_filter_of_a_day_on_which_a_call_is_only_repeated_goes_away(world):
+    await world.pair()
+    await world.granted("c1", UK)
+    # Of a call of an older release the day before knows nothing either.
+    await begin_yesterday(world, "c1", CALL_LAYOUT_NUMBER - 1)
+    await world.granted("c1", UK)
+    tag = await world.engine.context.directory.tag_of("sub")
+    today = keys.closed_filter(tag, await store_seconds(world) // 86_400)
+    assert not await lasts(world, today)
+    await world.settle("c1", 61)
+    assert await world.denied("c1", UK) == "call_id_conflict"
+
+
 async def test_a_full_store_takes_settles_and_orphans_and_refuses_new_calls(
     any_store_server, tmp_path
 ):

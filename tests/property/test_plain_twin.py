@@ -79,6 +79,8 @@ def shape(answers: list[Answer]) -> list[tuple[int, dict[str, str], bytes]]:
 @given(stream=streams(), guarded=st.booleans())
 @example(stream=b"POST /v1/settle HTTP/1.1\r\nHost: h\r\nContent-Length: 51\r\n\r\n" + BODY * 2,
          guarded=False)  # fmt: skip
+@example(stream=b"POST /v1/x HTTP/1.1\r\nHost: h\r\nContent-Length: 81\r\n\r\n" + b"x" * 81,
+         guarded=False)  # fmt: skip
 @settings(deadline=None, max_examples=400)
 def test_both_ways_of_reading_answer_alike(stream: bytes, guarded: bool) -> None:
     access = Access(("secret",) if guarded else ())

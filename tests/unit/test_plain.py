@@ -6,7 +6,7 @@ import pytest
 
 from authz_ext.plain import PlainReader
 
-READER = PlainReader(url_bytes_max=20, header_bytes_max=200, headers_max=4)
+READER = PlainReader(url_bytes_max=20, header_bytes_max=200, headers_max=4, body_bytes_max=8)
 HEAD = b"POST /v1/settle HTTP/1.1\r\n"
 
 
@@ -26,6 +26,12 @@ def test_it_may_begin_anywhere_and_be_followed_by_others() -> None:
     assert READER.read(one + one, 2 * len(one)) is None
     assert READER.read(one, -1) is None
     assert READER.read(b"", 0) is None
+
+
+def test_a_body_beyond_the_limit_is_left_to_the_general_parser() -> None:
+    head = HEAD + b"Host: a\r\nContent-Length: %d\r\n\r\n"
+    assert READER.read(head % 8 + b"x" * 8, 0) is not None
+    assert READER.read(head % 9 + b"x" * 9, 0) is None
 
 
 @pytest.mark.parametrize("cut", range(1, len(HEAD) + 34))

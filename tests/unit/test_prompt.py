@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -123,14 +124,24 @@ async def test_errors_of_other_things_arrive_in_it() -> None:
     assert ends.told == [("a", "gone")]
 
 
-async def test_two_errands_may_wait_for_one_reply() -> None:
-    awaited, ends = reply(), Ends()
-    send_off(wait_for(awaited), ends, "a")
-    send_off(wait_for(awaited), ends, "b")
+def future() -> asyncio.Future[Any]:
+    return asyncio.get_running_loop().create_future()
+
+
+@pytest.mark.parametrize("make", [reply, future])
+async def test_many_may_wait_for_one_thing(make: Callable[[], Any]) -> None:
+    awaited, ends = make(), Ends()
+    earlier = asyncio.create_task(wait_for(awaited))
+    for name in "abc":
+        send_off(wait_for(awaited), ends, name)
+    later = asyncio.create_task(wait_for(awaited))
+    await asyncio.sleep(0)
+    send_off(wait_for(awaited), ends, "d")
     await asyncio.sleep(0)
     awaited.set_result(1)
+    assert await asyncio.gather(earlier, later) == [1, 1]
     await asyncio.sleep(0.01)
-    assert sorted(ends.told) == [("a", 1), ("b", 1)]
+    assert sorted(ends.told) == [("a", 1), ("b", 1), ("c", 1), ("d", 1)]
 
 
 async def test_a_cancelled_task_of_an_errand_is_told() -> None:
@@ -141,6 +152,27 @@ async def test_a_cancelled_task_of_an_errand_is_told() -> None:
     task.cancel()
     await asyncio.sleep(0.01)
     assert ends.told == [("a", asyncio.CancelledError)]
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2])
+async def test_it_sees_that_its_task_is_cancelled(turns: int) -> None:
+    async def careful() -> str:
+        try:
+            await future()
+        except asyncio.CancelledError:
+            return await late
+        raise AssertionError
+
+    late, ends = reply(), Ends()
+    send_off(careful(), ends, "a")
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    (task,) = asyncio.all_tasks() - {asyncio.current_task()}
+    task.cancel()
+    await asyncio.sleep(0)
+    late.set_result("done")
+    await asyncio.sleep(0.01)
+    assert ends.told == [("a", "done")]
 
 
 async def test_a_cancelled_reply_cancels_its_errand() -> None:
