@@ -47,9 +47,10 @@ RULES = (
 )
 CONTEXTS = ("credit_curl", "public")
 
-#: When the transcripts were recorded, in seconds since the epoch, and any time of that day.
+#: When the transcripts were recorded, in seconds since the epoch, and any time of that day, also
+#: behind the quotation mark of an encoded form.
 _RECORDED_AT = 1_795_350_000
-_RECORDED_TIME = re.compile(rb"\b17953[0-9]{5}(?:[0-9]{6})?\b")
+_RECORDED_TIME = re.compile(rb"(?:(?<=%22)|\b)17953[0-9]{5}(?:[0-9]{6})?\b")
 
 Name = tuple[str, int]
 
