@@ -16,6 +16,7 @@ from world import World
 
 from authz.config import Settings
 from authz.config.alerts import EmailSettings, EventSettings, WebhookSettings
+from authz.errors import ArchiveUnavailable
 from authz.events.endpoints import WebhookBody, WebhookDirectory
 from authz.events.outbox import Outbox
 from authz.events.outlets import Outlet
@@ -27,6 +28,8 @@ from authz.ledger.schema import deliveries
 from authz.model import LowBalance
 
 _POLL_SECONDS: Final = 0.02
+#: As an office does at its next turn. Where disks are slow a writer may wait for seconds.
+_DRAIN_ATTEMPTS_MAX: Final = 5
 
 
 class Office:
@@ -55,8 +58,11 @@ class Office:
         await self.drain()
 
     async def drain(self) -> None:
-        """Archive what happened."""
-        await drain_all(self.archive)
+        """Archive what happened; a database that others hold for long is tried again."""
+        for _ in range(_DRAIN_ATTEMPTS_MAX):
+            with contextlib.suppress(ArchiveUnavailable):
+                return await drain_all(self.archive)
+        raise AssertionError("the archive is always locked")
 
     def start(self) -> None:
         """Deliver in the background, unless that is done already."""
