@@ -25,6 +25,7 @@ import uvloop
 from authz.admin.messages import DeckImportQuery
 from authz.engine.postings import CreditRequest
 from authz.model import AccountConfig
+from authz.money import parse_amount
 from loadtest.connection import Connection, Sent
 from loadtest.daemon import Daemon, own_daemon
 from loadtest.plan import AUTHORIZE
@@ -125,7 +126,8 @@ async def measure(prefixes: int, directory: Path, before_seconds: int = _BEFORE_
         await asyncio.sleep(2 * _AFTER_SECONDS)
         probing.cancel()
         await asyncio.wait((probing,))
-    new_ns = [answered for _, answered, price in probe.answers if float(price) >= float(_NEW)]
+    new_price = parse_amount(_NEW)
+    new_ns = [at for _, at, price in probe.answers if parse_amount(price) >= new_price]
     if not new_ns:
         raise RuntimeError("the new deck did not take effect")
     margin_ns = _AFTER_SECONDS * 1_000_000_000
