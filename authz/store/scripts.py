@@ -29,6 +29,7 @@ from authz.store.shortcuts import expand_shortcut
 
 _INCLUDE = re.compile(r'^--- @include "([a-z_]+)"$')
 _SHORTCUT = re.compile(r'^--- @shortcut "([a-z_]+)"\n', re.MULTILINE)
+_PART = re.compile(r'^ *--- @include "([a-z_]+)"\n', re.MULTILINE)
 _LAYOUT = re.compile(r"^--- @layout (.+)$")
 _FILE_NAME = re.compile(r"^([a-z_]+)-(\d+)\.lua$")
 _FUNCTION = re.compile(
@@ -67,6 +68,12 @@ def _read_include(name: str, stack: tuple[str, ...]) -> str:
     if not resource.is_file():
         raise InvariantError(f"no include {name}.lua: " + " -> ".join(stack))
     return resource.read_text(encoding="utf-8")
+
+
+def _read_shortcut(file: str, script: str) -> str:
+    """Return a shortcut with the parts that it shares with others, each where it stands."""
+    text = _read_include(file, (script,))
+    return _PART.sub(lambda match: _read_include(match[1], (script, file)), text)
 
 
 def _resolve(lines: list[str], seen: set[str], stack: tuple[str, ...]) -> list[str]:
@@ -167,7 +174,7 @@ def flatten(text: str, name: str, legs: int | None = None) -> str:
 
     def shortcut(match: re.Match[str]) -> str:
         file = f"{match[1]}_shortcut"
-        return "" if legs is None else expand_shortcut(_read_include(file, (name,)), file, legs)
+        return "" if legs is None else expand_shortcut(_read_shortcut(file, name), file, legs)
 
     text = _SHORTCUT.sub(shortcut, text)
 

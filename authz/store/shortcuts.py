@@ -7,6 +7,8 @@ rules decide alike, and leaves its block for them, with nothing changed, on what
 It is repeated for chains of each length, so that what belongs to a leg lives in local variables.
 The notation:
 
+- `--- @include "name"` is replaced by that file, which several shortcuts share, as often as it
+  stands;
 - `legs` is the number of legs; a block from `--- @each leg` to `--- @end` is repeated for every
   leg, with its number for `leg` and for the end of names as `hold_leg`; `EACH(a_leg, b_leg)` is
   the list of these of all legs;

@@ -58,24 +58,7 @@ repeat
     account_month_spend = account_month_spend - entry_amount_leg
     account_balance = account_balance + entry_amount_leg
     account_sequence = account_sequence + 1
-    if account_balance - account_used <= limits_quiet_above then
-      break
-    end
-    if (limits_daily_limit >= 0
-        and account_day_spend * 100 >= limits_daily_limit * SPEND_WARNING_PERCENT)
-      or (limits_monthly_limit >= 0
-        and account_month_spend * 100 >= limits_monthly_limit * SPEND_WARNING_PERCENT) then
-      -- Told already? The marks of an account far from its limits stay packed.
-      --- @unpack i8 as day_mark, i8 as month_mark from account_packed_day_mark
-      if (limits_daily_limit >= 0 and day_mark < 2
-          and account_day_spend * 100 >= limits_daily_limit * SPEND_WARNING_PERCENT
-          and (day_mark < 1 or account_day_spend >= limits_daily_limit))
-        or (limits_monthly_limit >= 0 and month_mark < 2
-          and account_month_spend * 100 >= limits_monthly_limit * SPEND_WARNING_PERCENT
-          and (month_mark < 1 or account_month_spend >= limits_monthly_limit)) then
-        break
-      end
-    end
+    --- @include "leave_if_alert_is_due"
     entry_sequence_leg, entry_balance_leg = account_sequence, account_balance
     state_leg = PACKED("account_state as account_")
   end
