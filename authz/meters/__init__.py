@@ -22,11 +22,12 @@ from typing import Final
 from authz.errors import InvariantError
 from authz.meters.kinds import BUCKETS_NS, Kind, Metric
 from authz.meters.table import COUNTED
-from authz_ext.meters import Board, Counter, Gauge, Histogram, now_ns
+from authz_ext.meters import Board, Counter, Gauge, Histogram, now_ms, now_ns, now_us
 
 __all__ = [
     "BOARD", "SLOTS", "Counter", "Gauge", "Histogram", "counter", "counters", "gauge",
-    "histogram", "histograms", "now_ns", "slots_of",
+    "histogram", "histograms", "now_ms", "now_ns", "now_us",
+    "slots_of",
 ]  # fmt: skip
 
 #: Slots of one series of a histogram: its buckets, the one above them, and the sum.

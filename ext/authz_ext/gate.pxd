@@ -44,6 +44,14 @@ cdef class CallGate:
     cdef long long _slot_next
     cdef long long _totals[16]
 
+    cdef int _reason_against(
+        self, str account, long long version, long long calls_per_second, long long max_calls,
+        long long class_limit, int direction, int call_class, long long now_us,
+    ) except -1
+    cdef int _admitted(
+        self, str account, long long version, long long calls_per_second, long long sent_us,
+        long long store_us,
+    ) except -1
     cdef Account _entry(self, str name, long long now_us)
     cdef void _sweep(self, long long now_us)
     cdef void _file(self, LiveCall call)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
+
+#: Account, version, calls per second, calls, calls of the class; -1: no limit.
+Limits = tuple[str, int, int, int, int]
 
 class CallGate:
     """Proofs by account and gauges of live calls; times are whole microseconds.
@@ -29,9 +32,13 @@ class CallGate:
         call_class: int,
         now_us: int,
     ) -> int: ...
+    def first_refusal(
+        self, call: Hashable, limits: Iterable[Limits], direction: int, call_class: int, now_us: int
+    ) -> tuple[int, str] | None: ...
     def admitted(
         self, account: str, version: int, calls_per_second: int, sent_us: int, store_us: int
     ) -> None: ...
+    def admitted_by_all(self, limits: Iterable[Limits], sent_us: int, store_us: int) -> None: ...
     def denied(
         self, account: str, version: int, sent_us: int, store_us: int, until_us: int = 0
     ) -> None: ...

@@ -19,9 +19,9 @@ hammering dialler costs one question per `proof_us_max` at the least.
 3. *The time.* A bound on the arrival time refuses only with an upper bound on store time. A script
    ran after its command was handed over, so store time at own time `n` is at most
    `store_us + (n - sent_us)`; measured from the receipt it would be a lower bound and the gate
-   would refuse too long. A tenth of a percent of the elapsed time allows for drift of the clocks,
-   and `margin_us` for the way to the store: the call is refused only if a script that ran
-   `margin_us` from now would refuse it too. Each account keeps its own pair of times, as the
+   would refuse too long. `margin_us` allows for the way to the store: the call is refused only if a
+   script that ran `margin_us` from now would refuse it too. A tenth of a percent of the time until
+   then allows for drift of the clocks. Each account keeps its own pair of times, as the
    buckets of a cluster live on servers with clocks of their own.
 
 **What is none.** The number of live calls: a call that this process allowed may at any moment be
@@ -146,8 +146,37 @@ cdef class CallGate:
         The limits are those of the account at `version`; -1 is no limit. An outbound emergency
         call is never refused. Not to be asked for a call that `counts` knows.
         """
+        return self._reason_against(
+            account, version, calls_per_second, max_calls, class_limit, direction, call_class, now_us
+        )
+
+    def first_refusal(
+        self, call not None, limits, int direction, int call_class, long long now_us
+    ):
+        """Return (code, account) of the first refusal of a chain's accounts, or None.
+
+        `call` is its key: one that is counted already is not refused, it is the store's to repeat
+        its answer. `limits` are (account, version, calls per second, calls, calls of the class) of
+        each account, as `refuses` takes them.
+        """
+        cdef int reason
+        if call in self._calls:
+            return None
+        for account, version, calls_per_second, max_calls, class_limit in limits:
+            reason = self._reason_against(
+                account, version, calls_per_second, max_calls, class_limit, direction, call_class,
+                now_us,
+            )
+            if reason != OK:
+                return (reason, account)
+        return None
+
+    cdef int _reason_against(
+        self, str account, long long version, long long calls_per_second, long long max_calls,
+        long long class_limit, int direction, int call_class, long long now_us,
+    ) except -1:
         cdef Account entry
-        cdef long long elapsed_us
+        cdef long long elapsed_us, ahead_us
         cdef int reason = OK
         found = self._accounts.get(account)
         if found is None or (call_class == CLASS_EMERGENCY and direction == DIRECTION_OUTBOUND):
@@ -158,11 +187,12 @@ cdef class CallGate:
             return OK
         if elapsed_us < 0 or elapsed_us > self.proof_us_max:
             return OK
+        ahead_us = elapsed_us + self.margin_us
         if calls_per_second == 0 or (
             calls_per_second > 0
             and entry.proves_rate_exceeded(
                 calls_per_second,
-                entry.store_us + elapsed_us + elapsed_us // DRIFT_DIVISOR + 1 + self.margin_us,
+                entry.store_us + ahead_us + ahead_us // DRIFT_DIVISOR + 1,
             )
         ):
             reason = CALL_RATE_EXCEEDED
@@ -189,6 +219,22 @@ cdef class CallGate:
         `calls_per_second` is the limit at that version, -1 for none; `sent_us` the own time
         before the command was handed over, `store_us` the store's time in its answer.
         """
+        self._admitted(account, version, calls_per_second, sent_us, store_us)
+
+    def admitted_by_all(self, limits, long long sent_us, long long store_us):
+        """Do as `admitted` for each account of a chain that has a limit of calls per second.
+
+        `limits` are as `first_refusal` takes them.
+        """
+        cdef long long calls_per_second
+        for account, version, calls_per_second, _, _ in limits:
+            if calls_per_second >= 0:
+                self._admitted(account, version, calls_per_second, sent_us, store_us)
+
+    cdef int _admitted(
+        self, str account, long long version, long long calls_per_second, long long sent_us,
+        long long store_us,
+    ) except -1:
         cdef Account entry = self._entry(account, sent_us)
         self.admitted_total += 1
         entry.count_admission(sent_us)
@@ -196,6 +242,7 @@ cdef class CallGate:
             if entry.arrival_us < store_us:
                 entry.arrival_us = store_us
             entry.arrival_us += SECOND_US // calls_per_second
+        return 0
 
     def denied(
         self,

@@ -48,6 +48,16 @@ def now_ns():
     return monotonic_ns()
 
 
+def now_us():
+    """Return the same clock in whole microseconds."""
+    return monotonic_ns() // 1_000
+
+
+def now_ms():
+    """Return the same clock in whole milliseconds."""
+    return monotonic_ns() // 1_000_000
+
+
 cdef class Board:
     """The slots of one process, all 0 at first."""
 

@@ -254,7 +254,8 @@ class Twin:
         elapsed_us = now_us - sent_us
         if not 0 <= elapsed_us <= self.proof_us_max:
             return False
-        latest_us = store_us + elapsed_us + elapsed_us // 1_000 + 1 + self.margin_us
+        ahead_us = elapsed_us + self.margin_us
+        latest_us = store_us + ahead_us + ahead_us // 1_000 + 1
         arrival_us = 0
         for _, _, at_us, interval, _ in self.history:
             if interval is not None:
