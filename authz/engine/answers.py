@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
@@ -10,12 +10,18 @@ from authz.config.sections import CallSettings
 from authz.engine.plans import Plan
 from authz.engine.quotes import discount_text
 from authz.model import Denial, Grant, GrantLeg, SettledLeg, Settlement
-from authz.money import format_amount
-from authz.reasons import BILLING_OF, REASONS, Billing, CallClass, Direction, Reason
-from authz.store.accounts import Account, Chain
+from authz.reasons import BILLING_OF, REASONS, CallClass, Direction, Reason
+from authz.store.accounts import Chain
+from authz_ext.legs import LegWriter
 
 _EXTEND_AHEAD_SECONDS_MAX = 15
 _OK = REASONS["ok"].name
+_legs: Final = LegWriter(
+    grant_leg=GrantLeg,
+    settled_leg=SettledLeg,
+    labels=[billing.label for billing in BILLING_OF],
+    discount_text=discount_text,
+)
 
 
 def extend_at(seconds: int | None, used_seconds: int, sign_of_life_seconds: int) -> int:
@@ -26,25 +32,13 @@ def extend_at(seconds: int | None, used_seconds: int, sign_of_life_seconds: int)
 
 
 def grant_legs(
-    accounts: Sequence[Account], plan: Plan, values: Sequence[int], at: int
+    chain: Chain, plan: Plan, reply: list[int], first: int, at: int
 ) -> tuple[GrantLeg, ...]:
-    """Return the legs of a grant from a script's billing, held and credit left of each."""
-    per_minute = Billing.PER_MINUTE
-    return tuple(
-        [
-            GrantLeg(
-                account.id,
-                BILLING_OF[billing].label,
-                "0" if rate is None or billing != per_minute else rate.per_minute_text(at),
-                format_amount(held),
-                None if account.unlimited else format_amount(credit),
-                None if rate is None or billing != per_minute else discount_text(rate),
-            )
-            for account, rate, billing, held, credit in zip(
-                accounts, plan.rates, values[::3], values[1::3], values[2::3], strict=False
-            )
-        ]
-    )
+    """Return the legs of a grant from a script's billing, held and credit left of each.
+
+    They begin at place `first` of its answer; rates are told as at store second `at`.
+    """
+    return _legs.granted(chain.ids, chain.are_unlimited, plan.rates, reply, first, at)
 
 
 def denial(
@@ -110,23 +104,11 @@ def unenforced(calls: CallSettings, refused: Denial, number: str, used_seconds: 
 
 
 def settlement(
-    call_id: str, chain: Chain, seconds: int, values: Sequence[int], *, duplicate: bool
+    call_id: str, chain: Chain, seconds: int, reply: list[int], first: int, *, duplicate: bool
 ) -> Settlement:
-    """Return the settlement from a script's billing, cost and balance of each leg."""
-    # A call that was booked before may have had fewer legs than its chain has now.
-    legs = tuple(
-        [
-            SettledLeg(
-                account,
-                BILLING_OF[billing].label,
-                format_amount(charged),
-                format_amount(balance),
-            )
-            for account, billing, charged, balance in zip(
-                chain.ids, values[::3], values[1::3], values[2::3], strict=False
-            )
-        ]
-    )
-    return Settlement(
-        call_id=call_id, settled=True, duplicate=duplicate, seconds=seconds, legs=legs
-    )
+    """Return the settlement from a script's billing, cost and balance of each leg.
+
+    They begin at place `first` of its answer.
+    """
+    legs = _legs.settled(chain.ids, reply, first)
+    return Settlement(call_id, True, duplicate, seconds, legs)

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from authz.engine.answers import denial, grant, grant_legs
 from authz.engine.calls import Call, plan_of
-from authz.engine.clock import monotonic_us
 from authz.engine.context import ATTEMPTS_MAX, Context
-from authz.engine.plans import Plan, pack_tail, plan_from_record, request_digest
+from authz.engine.plans import Plan, plan_from_record
 from authz.engine.terms import Step
 from authz.errors import AccountsChanged, NotExecuted
+from authz.meters import now_us
 from authz.model import Denial, Grant
 from authz.reasons import BILLING_OF, BY_CODE, REASONS, Billing, Excuse, Outcome, Reason
 from authz.store import keys
-from authz.store.accounts import Chain
-from authz.store.constants import Mark
-from authz.store.layouts import ATTEMPT_BYTES, AUTHORIZE
+from authz.store.accounts import CallLimits, Chain
 from authz.store.records import unpack_call
 
 _OK = REASONS["ok"].code
+#: Where the legs begin in the script's answer: billing, held and credit left of each.
+_LEGS = 5
 #: Denials from which the gate learns what the next calls may not do either.
 _GATE_REASONS = frozenset(
     REASONS[name].code
@@ -31,86 +31,44 @@ _GATE_REASONS = frozenset(
 class _Offer:
     """One authorize with the terms on which it is offered to the store."""
 
+    __slots__ = ("call", "chain", "context", "now", "terms")
+
     def __init__(self, context: Context, call: Call, chain: Chain) -> None:
         self.context = context
         self.call = call
         self.chain = chain
         self.now = context.clock.now()
         self.terms = context.terms.find(chain, call, self.now)
-        self.hour_keys = chain.hour_keys(self.now)
 
     def ask(self, steps: list[Step] | None = None) -> Awaitable[list[Any]]:
         """Ask the store for the full chunk or, at the second try, for one of these steps."""
-        context = self.context
+        context, call, terms = self.context, self.call, self.terms
+        request = call.request
+        briefing = context.briefing(self.chain, self.now)
+        arguments = briefing.authorize(
+            terms.numbers(briefing),
+            call.attempt,
+            request.dry_run,
+            steps is not None,
+            1 if steps is None else len(steps),
+            context.memory_full,
+            call.call_class,
+            request.call_id,
+            call.number,
+            request.to,
+            request.direction,
+            request.switch or "",
+            terms.packed_rates,
+            terms.packed_first_legs if steps is None else terms.pack_legs(steps),
+        )
         return context.run(
             "authorize",
             self.chain,
-            self.call.request.call_id,
-            self._arguments(steps),
+            request.call_id,
+            arguments,
             context.settings.store.decision_deadline_ms,
-            self.hour_keys.filters,
+            briefing.filters,
         )
-
-    def _arguments(self, steps: list[Step] | None) -> list[bytes]:
-        call, chain, terms = self.call, self.chain, self.terms
-        request = call.request
-        if steps is None:
-            numbers, legs = self._first_numbers(), terms.packed_first_legs
-        else:
-            numbers = self._pack_numbers(len(steps), second_try=True)
-            legs = terms.packed_leg_requests + terms.pack_steps(steps)
-        member = keys.call_member(chain.id, request.call_id)
-        return [
-            call.attempt.to_bytes(ATTEMPT_BYTES) + numbers,
-            keys.member_digest(member),
-            member,
-            request_digest(request.to, request.direction, request.switch),
-            pack_tail(call.number, request.to, request.switch or "", terms.packed_rates),
-            legs,
-            *chain.limits(call.call_class, self.now),
-        ]
-
-    def _first_numbers(self) -> bytes:
-        """Return the numbers of the first try, which many calls have in common."""
-        terms, context = self.terms, self.context
-        made_for = (
-            *self.chain.validity(self.now),
-            self.hour_keys.hour,
-            context.memory_full,
-            self.call.request.dry_run,
-        )
-        if terms.packed_numbers_for != made_for:
-            terms.packed_numbers = self._pack_numbers(1, second_try=False)
-            terms.packed_numbers_for = made_for
-        return terms.packed_numbers
-
-    def _pack_numbers(self, steps: int, *, second_try: bool) -> bytes:
-        """Return all the script's numbers but the attempt, which they begin with."""
-        context, call, terms = self.context, self.call, self.terms
-        calls = context.settings.calls
-        valid_from, valid_until = self.chain.validity(self.now)
-        cap = terms.duration_cap
-        return AUTHORIZE.pack(
-            valid_from=valid_from,
-            valid_until=valid_until,
-            call_class=call.call_class,
-            direction=call.direction,
-            legs=len(self.chain.accounts),
-            exempt=call.is_exempt,
-            dry_run=call.request.dry_run,
-            second_try=second_try,
-            steps=steps,
-            final=terms.is_final,
-            memory_full=context.memory_full,
-            marks=Mark.NONE,
-            used_seconds=terms.used_seconds,
-            uncharged_seconds=-1 if cap is None else cap.seconds,
-            ring_seconds=calls.ring_seconds,
-            grace_seconds=calls.grace_seconds,
-            life_seconds=calls.sign_of_life_seconds,
-            closed_hours=context.closed_hours,
-            hour=self.hour_keys.hour,
-        )[ATTEMPT_BYTES:]
 
     def plan(self, billings: tuple[Billing, ...]) -> Plan:
         """Return what to remember of the call."""
@@ -142,10 +100,10 @@ async def authorize(context: Context, call: Call) -> Grant | Denial:
         refused = _gate_refusal(context, offer)
         if refused is not None:
             return refused
-        sent_us = monotonic_us()
+        sent_us = now_us()
         reply = await offer.ask()
         if reply[0] == Outcome.SHORT:
-            sent_us = monotonic_us()
+            sent_us = now_us()
             reply = await offer.ask(offer.terms.second_steps(reply))
         _tell_gate(context, offer, reply, sent_us)
         if not context.is_stale(reply, chain):
@@ -184,17 +142,25 @@ def _gate_refusal(context: Context, offer: _Offer) -> Denial | None:
     call = offer.call
     if not offer.chain.has_call_limits:
         return None
-    # A repeat of a call that this process has counted is for the store to answer.
-    if call.is_emergency or context.gate.counts((call.request.account, call.request.call_id)):
+    if call.is_emergency:
         return None
-    now_us = monotonic_us()
-    for limits in offer.chain.call_limits(call.call_class):
-        if call.excuses and call.excuses.get(limits.account) is Excuse.LIMITS:
-            continue
-        code = context.gate.refuses(*limits, call.direction, call.call_class, now_us)
-        if code:
-            return _deny(call, BY_CODE[code].name, limits.account)
-    return None
+    found = context.gate.first_refusal(
+        (call.request.account, call.request.call_id),
+        _counted_limits(offer),
+        call.direction,
+        call.call_class,
+        now_us(),
+    )
+    return None if found is None else _deny(call, BY_CODE[found[0]].name, found[1])
+
+
+def _counted_limits(offer: _Offer) -> Sequence[CallLimits]:
+    """Return the limits on the number of calls of every account that is not excused from them."""
+    call = offer.call
+    limits = offer.chain.call_limits(call.call_class)
+    if not call.excuses:
+        return limits
+    return [one for one in limits if call.excuses.get(one.account) is not Excuse.LIMITS]
 
 
 def _tell_gate(context: Context, offer: _Offer, reply: list[Any], sent_us: int) -> None:
@@ -203,11 +169,7 @@ def _tell_gate(context: Context, offer: _Offer, reply: list[Any], sent_us: int) 
     if call.is_emergency or call.request.dry_run or not offer.chain.has_call_limits:
         return
     if outcome == _OK and not reply[3]:
-        for limits in offer.chain.call_limits(call.call_class):
-            per_second = limits.calls_per_second
-            is_counted = not call.excuses or call.excuses.get(limits.account) is not Excuse.LIMITS
-            if per_second >= 0 and is_counted:
-                context.gate.admitted(limits.account, limits.version, per_second, sent_us, reply[4])
+        context.gate.admitted_by_all(_counted_limits(offer), sent_us, reply[4])
     elif outcome in _GATE_REASONS:
         account = offer.chain.accounts[reply[1] - 1]
         context.gate.denied(account.id, account.version, sent_us, reply[2], reply[3])
@@ -222,8 +184,8 @@ def _answer(
         reason: Reason = BY_CODE[reply[0]]
         account = chain.accounts[reply[1] - 1]
         return _deny(call, reason.name, account.id, _shortage(reason))
-    _, granted, final, _repeated, _now_us, *values = reply
-    plan = pinned or offer.plan(tuple([BILLING_OF[billing] for billing in values[::3]]))
+    granted, final = reply[1], reply[2]
+    plan = pinned or offer.plan(tuple([BILLING_OF[billing] for billing in reply[_LEGS::3]]))
     seconds = None if granted < 0 else granted
     calls = context.settings.calls
     if not request.dry_run:
@@ -237,7 +199,7 @@ def _answer(
         seconds=seconds,
         used_seconds=offer.terms.used_seconds,
         final=bool(final),
-        legs=grant_legs(chain.accounts, plan, values, offer.now),
+        legs=grant_legs(chain, plan, reply, _LEGS, offer.now),
         dry_run=request.dry_run,
     )
 
@@ -262,13 +224,12 @@ def _count(
 ) -> None:
     calls = context.settings.calls
     lasting = calls.sign_of_life_seconds if seconds is None else seconds - used_seconds
-    now_us = monotonic_us()
-    until_us = now_us + (calls.ring_seconds + lasting + calls.grace_seconds) * 1_000_000
+    moment_us = now_us()
     context.gate.opened(
-        (plan.account, plan.call_id),
+        plan.key,
         chain.ids,
         plan.direction,
         plan.call_class,
-        until_us,
-        now_us,
+        moment_us + (calls.ring_seconds + lasting + calls.grace_seconds) * 1_000_000,
+        moment_us,
     )

@@ -25,11 +25,6 @@ class StoreClock:
         self._offset_seconds = store_seconds - int(time.time())
 
 
-def monotonic_us() -> int:
-    """Return this process's monotonic clock in whole microseconds."""
-    return time.monotonic_ns() // 1000
-
-
 def parse_moment(value: str | int, field: str) -> int:
     """Return Unix seconds of whole seconds or RFC 3339 text with an offset, rounded down."""
     if isinstance(value, int):

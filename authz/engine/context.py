@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Awaitable, Sequence
+from functools import partial
 from typing import Any
 
 from authz.config import Settings
+from authz.engine.briefings import closed_hours, make_briefing
 from authz.engine.clock import StoreClock
-from authz.engine.plans import CallMemory
+from authz.engine.plans import REMEMBERED_CALLS_MAX, CallMemory
 from authz.engine.quotes import Decks
 from authz.engine.resend import ResendWindow
 from authz.engine.terms import TermsBook
@@ -17,6 +19,7 @@ from authz.reasons import Outcome
 from authz.store.accounts import AccountDirectory, Chain
 from authz.store.client import StoreClient
 from authz.store.scripts import load_scripts, script_for
+from authz_ext.briefing import Briefing
 from authz_ext.gate import CallGate
 from authz_ext.numbers import NumberRules
 
@@ -38,7 +41,7 @@ class Context:
         self.directory = AccountDirectory(client, settings.calls.default_deck)
         self.clock = StoreClock()
         self.terms = TermsBook(decks, settings.calls)
-        self.memory = CallMemory()
+        self.memory = CallMemory(REMEMBERED_CALLS_MAX)
         self.gate = CallGate()
         self.resend = ResendWindow()
         # Another server may know less than what this one has proved.
@@ -46,14 +49,18 @@ class Context:
         client.on_run_id_change(lambda _previous, _present: self.directory.forget_all())
         client.on_run_id_change(self.resend.repeat)
         self.scripts = load_scripts()
-        self.closed_hours = -(-settings.store.closed_keep_seconds // 3600)
+        self.closed_hours = closed_hours(settings)
         #: Whether the store's memory is nearly used up, so that new paid calls must wait.
         self.memory_full = False
-        self._random = random.Random(os.urandom(32))
+        #: Returns a number that no other authorize of any process will use.
+        self.new_attempt = partial(random.Random(os.urandom(32)).getrandbits, _ATTEMPT_BITS)
 
-    def new_attempt(self) -> int:
-        """Return a number that no other authorize of any process will use."""
-        return self._random.getrandbits(_ATTEMPT_BITS)
+    def briefing(self, chain: Chain, now: int) -> Briefing:
+        """Return what the scripts are told alike of the chain's calls at store second `now`."""
+        known = chain.briefing
+        if known is None or not known.holds(now):
+            known = chain.briefing = make_briefing(self.settings, chain, now)
+        return known
 
     def run(
         self,

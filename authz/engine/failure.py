@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-
 from authz.config.sections import FailureSettings
+from authz.meters import now_ms
 
 
 class OutagePolicy:
@@ -23,7 +22,7 @@ class OutagePolicy:
     def store_failed(self) -> None:
         """Note that the store did not answer."""
         if self._began_ms is None:
-            self._began_ms = _now_ms()
+            self._began_ms = now_ms()
 
     def store_answered(self) -> None:
         """Note that the store answers again."""
@@ -34,14 +33,14 @@ class OutagePolicy:
         settings = self._settings
         if settings.on_store_failure == "deny":
             return None
-        now_ms = _now_ms()
+        moment_ms = now_ms()
         key = (account, call_id)
         if key not in self._let_through:
-            self._expire(now_ms)
+            self._expire(moment_ms)
             if len(self._let_through) >= settings.allow_calls_max:
                 return None
         granted = min(seconds, settings.allow_seconds_max)
-        self._let_through[key] = now_ms + granted * 1000
+        self._let_through[key] = moment_ms + granted * 1000
         return granted
 
     def may_extend(self) -> bool:
@@ -49,17 +48,13 @@ class OutagePolicy:
         if self._settings.on_store_failure_running == "deny":
             return False
         began_ms = self._began_ms
-        return began_ms is None or _now_ms() - began_ms <= self._settings.extend_seconds_max * 1000
+        return began_ms is None or now_ms() - began_ms <= self._settings.extend_seconds_max * 1000
 
     def ended(self, account: str, call_id: str) -> None:
         """Forget a call that was let through."""
         self._let_through.pop((account, call_id), None)
 
-    def _expire(self, now_ms: int) -> None:
-        over = [key for key, until_ms in self._let_through.items() if until_ms <= now_ms]
+    def _expire(self, moment_ms: int) -> None:
+        over = [key for key, until_ms in self._let_through.items() if until_ms <= moment_ms]
         for key in over:
             del self._let_through[key]
-
-
-def _now_ms() -> int:
-    return time.monotonic_ns() // 1_000_000

@@ -8,13 +8,13 @@ costs nothing where it was kept, and books it where it was lost.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from authz import log
 from authz.errors import AuthzError, NotExecuted, OutcomeUnknown
+from authz.meters import now_ms
 
 WINDOW_MS: Final = 10_000
 #: However long the store was away, nothing older is said again: what makes an operation
@@ -29,9 +29,8 @@ _PAUSE_SECONDS: Final = 0.2
 Operation = Callable[[], Awaitable[object]]
 
 
-class _Kept(NamedTuple):
-    done_ms: int
-    operation: Operation
+#: When an operation was done, in ms, and how to do it again: a plain tuple, one a settle.
+_Kept = tuple[int, Operation]
 
 
 class ResendWindow:
@@ -50,7 +49,7 @@ class ResendWindow:
         *,
         window_ms: int = WINDOW_MS,
         operations_max: int = _OPERATIONS_MAX,
-        clock_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000,
+        clock_ms: Callable[[], int] = now_ms,
     ) -> None:
         self._window_ms = window_ms
         self._clock_ms = clock_ms
@@ -66,11 +65,12 @@ class ResendWindow:
 
     def remember(self, operation: Operation) -> None:
         """Keep an operation that the store has just answered."""
-        now_ms = self._clock_ms()
-        oldest_ms = now_ms - self._window_ms
-        while self._kept and self._kept[0].done_ms < oldest_ms:
-            self._kept.popleft()
-        self._kept.append(_Kept(now_ms, operation))
+        done_ms = self._clock_ms()
+        oldest_ms = done_ms - self._window_ms
+        kept = self._kept
+        while kept and kept[0][0] < oldest_ms:
+            kept.popleft()
+        kept.append((done_ms, operation))
 
     def observe(self, tag: str, sequence: int) -> None:
         """Take note of the ledger sequence that a fresh booking in this bucket was given.
@@ -88,7 +88,7 @@ class ResendWindow:
     def repeat(self, _previous: str, _present: str) -> None:
         """Perform everything in the window again; the arguments (run ids) do not matter."""
         oldest_ms = self._clock_ms() - _AGE_MS_MAX
-        self._due.extend(kept.operation for kept in self._kept if kept.done_ms >= oldest_ms)
+        self._due.extend(operation for done_ms, operation in self._kept if done_ms >= oldest_ms)
         self._kept.clear()
         self._sequences.clear()
         self._start()

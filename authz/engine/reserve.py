@@ -8,32 +8,29 @@ from typing import Any
 from authz.engine.answers import denial, grant, grant_legs
 from authz.engine.authorize import authorize
 from authz.engine.calls import make_call
-from authz.engine.clock import monotonic_us
 from authz.engine.context import ATTEMPTS_MAX, Context
 from authz.engine.excuses import ExcusedAuthorize, excuses_of
 from authz.engine.plans import Plan, plan_from_record
-from authz.engine.steps import (
-    Cap,
-    cost_cap,
-    descending_seconds,
-    duration_cap,
-    pack_costs,
-    pack_steps,
-    shorter,
-)
+from authz.engine.steps import Cap, cost_cap, descending_seconds, duration_cap, shorter
 from authz.errors import NotExecuted
+from authz.meters import now_us
 from authz.model import SECONDS_MAX, Denial, Grant, ReserveRequest
 from authz.reasons import BY_CODE, DIRECTIONS, REASONS, Billing, Outcome
 from authz.store import keys
 from authz.store.accounts import Chain
-from authz.store.constants import Mark, State
-from authz.store.layouts import RESERVE
-from authz.store.records import ledger_strings, unpack_call
+from authz.store.constants import State
+from authz.store.records import unpack_call
 from authz_ext.rating import Rate
+
+#: Where the legs begin in the script's answer: billing, held and credit left of each.
+_LEGS = 4
 
 
 class _Extension:
-    """What one reserve asks of the store: use so far, cap, holds, packed for the script."""
+    """What one reserve asks of the store: use so far, cap, and what is to be held for how long."""
+
+    __slots__ = ("answered_at", "cap", "chain", "context", "is_final", "now", "plan", "request",
+                 "target")  # fmt: skip
 
     def __init__(self, context: Context, request: ReserveRequest, plan: Plan, chain: Chain) -> None:
         self.context = context
@@ -42,19 +39,18 @@ class _Extension:
         self.chain = chain
         self.now = context.clock.now()
         self.answered_at = max(plan.authorized_at, self.now - request.used_seconds)
-        self.limiting = plan.limiting_rates
-        self.cap = self._cap()
+        self.cap = None if plan.is_emergency else self._cap()
         asked = request.seconds or context.settings.calls.chunk_seconds
         target = min(request.used_seconds + asked, SECONDS_MAX)
         self.is_final = self.cap is not None and target >= self.cap.seconds
         self.target = target if self.cap is None else min(target, self.cap.seconds)
 
     def _cap(self) -> Cap | None:
-        if self.plan.is_emergency:
-            return None
-        cap = duration_cap(self.chain.accounts)
-        for leg, rate in self.limiting:
-            cap = shorter(cap, cost_cap(self.chain.accounts[leg], rate, self.answered_at))
+        chain, plan = self.chain, self.plan
+        cap = duration_cap(chain)
+        if chain.has_cost_limits or plan.is_ended_by_rate:
+            for leg, rate in plan.limiting_rates:
+                cap = shorter(cap, cost_cap(chain.accounts[leg], rate, self.answered_at))
         return cap
 
     def denial_code(self) -> int:
@@ -67,77 +63,43 @@ class _Extension:
             return self.cap.reason.code
         return 0
 
-    def step(self, seconds: int) -> tuple[int, tuple[int, ...]]:
-        """Return one step: its seconds and every leg's hold."""
-        holds = [0] * len(self.chain.accounts)
-        for leg, rate in self.limiting:
-            holds[leg] = max(
-                rate.cost(seconds, self.answered_at), rate.first_priced(self.answered_at)[1]
-            )
-        return seconds, tuple(holds)
+    def ask_first(self) -> Awaitable[list[Any]]:
+        """Ask the store for the full chunk, or for the end of a call that no leg limits."""
+        if self.plan.limiting_rates:
+            return self._ask(self.target)
+        return self._ask(-1 if self.cap is None else self.cap.seconds)
 
-    def first_step(self) -> tuple[int, tuple[int, ...]]:
-        """Return the full chunk, or the end of a call that no leg limits."""
-        if self.limiting:
-            return self.step(self.target)
-        return self.step(-1 if self.cap is None else self.cap.seconds)
-
-    def second_steps(self, reply: list[Any]) -> list[tuple[int, tuple[int, ...]]]:
-        """Return the steps of the second try; the last is what is granted already."""
-        granted = reply[3]
+    def ask_second(self, reply: list[Any]) -> Awaitable[list[Any]]:
+        """Ask for the largest of some steps that fits; the last is what is granted already."""
+        granted = max(reply[3], 0)
         rooms: list[tuple[Rate, int]] = []
-        for leg, rate in self.limiting:
+        for leg, rate in self.plan.limiting_rates:
             room, _credit, billing = reply[4 + 3 * leg : 7 + 3 * leg]
             if billing == Billing.PER_MINUTE:
                 rooms.append((rate, room))
-        durations = descending_seconds(rooms, self.target, max(granted, 0), self._inverse)
-        return [self.step(seconds) for seconds in (*durations, max(granted, 0))]
+        durations = descending_seconds(rooms, self.target, granted, self._inverse)
+        return self._ask(*durations, granted, second_try=True)
 
     def _inverse(self, rate: Rate, amount: int, limit: int) -> int:
         return rate.seconds_for(amount, self.answered_at, limit)
 
-    def ask(
-        self, steps: list[tuple[int, tuple[int, ...]]], *, second_try: bool
-    ) -> Awaitable[list[Any]]:
-        """Ask the store for the largest of these steps that fits."""
-        context = self.context
-        return context.run(
-            "reserve",
-            self.chain,
-            self.request.call_id,
-            self._arguments(steps, second_try=second_try),
-            context.settings.store.decision_deadline_ms,
+    def _ask(self, *steps: int, second_try: bool = False) -> Awaitable[list[Any]]:
+        context, plan, at = self.context, self.plan, self.answered_at
+        packed = plan.pack_step(steps[0], at)
+        if len(steps) > 1:
+            packed = b"".join([plan.pack_step(seconds, at) for seconds in steps])
+        arguments = context.briefing(self.chain, self.now).reserve(
+            plan,
+            self.request.used_seconds,
+            at,
+            self.is_final if plan.limiting_rates else self.cap is not None,
+            self.denial_code(),
+            packed,
+            len(steps),
+            second_try,
         )
-
-    def _arguments(
-        self, steps: list[tuple[int, tuple[int, ...]]], *, second_try: bool
-    ) -> list[bytes]:
-        chain, plan, request = self.chain, self.plan, self.request
-        calls = self.context.settings.calls
-        valid_from, valid_until = chain.validity(self.now)
-        head = RESERVE.pack(
-            attempt=plan.attempt,
-            valid_from=valid_from,
-            valid_until=valid_until,
-            legs=len(chain.accounts),
-            second_try=second_try,
-            steps=len(steps),
-            final=self.is_final if self.limiting else self.cap is not None,
-            denial=self.denial_code(),
-            marks=Mark.NONE,
-            used_seconds=request.used_seconds,
-            uncharged_seconds=-1,
-            grace_seconds=calls.grace_seconds,
-            life_seconds=calls.sign_of_life_seconds,
-        )
-        return [
-            head,
-            pack_costs(plan.costs(request.used_seconds, self.answered_at)),
-            keys.call_member(plan.account, plan.call_id),
-            pack_steps(steps, len(chain.accounts)),
-            ledger_strings(chain.ids, plan.call_id, plan.number),
-            *chain.limits(plan.call_class, self.now),
-        ]
+        deadline_ms = context.settings.store.decision_deadline_ms
+        return context.run("reserve", self.chain, plan.call_id, arguments, deadline_ms)
 
 
 async def reserve(context: Context, request: ReserveRequest) -> Grant | Denial:
@@ -149,13 +111,15 @@ async def reserve(context: Context, request: ReserveRequest) -> Grant | Denial:
             chain = await context.directory.chain(request.account, deadline_ms)
         if chain is None:
             return _unknown(request)
-        plan = await find_plan(context, chain, request.call_id, deadline_ms)
+        plan = context.memory.get(request.account, request.call_id)
+        if plan is None:
+            plan = await find_plan(context, chain, request.call_id, deadline_ms)
         if plan is None or not plan.in_store:
             return await _adopt(context, request, plan)
         extension = _Extension(context, request, plan, chain)
-        reply = await extension.ask([extension.first_step()], second_try=False)
+        reply = await extension.ask_first()
         if reply[0] == Outcome.SHORT:
-            reply = await extension.ask(extension.second_steps(reply), second_try=True)
+            reply = await extension.ask_second(reply)
         if reply[0] == Outcome.UNKNOWN_CALL:
             context.memory.forget(request.account, request.call_id)
             return await _adopt(context, request, plan)
@@ -169,11 +133,8 @@ async def reserve(context: Context, request: ReserveRequest) -> Grant | Denial:
 
 
 async def find_plan(context: Context, chain: Chain, call_id: str, deadline_ms: int) -> Plan | None:
-    """Return the plan of a call from memory or from its record; None if neither knows it."""
-    account = chain.accounts[0].id
-    plan = context.memory.get(account, call_id)
-    if plan is not None:
-        return plan
+    """Return the plan of a call from its record; None if the store does not know it."""
+    account = chain.id
     packed = await context.client.execute(
         "GET", keys.call(chain.tag, account, call_id), deadline_ms=deadline_ms
     )
@@ -227,12 +188,12 @@ def _answer(context: Context, extension: _Extension, reply: list[Any]) -> Grant 
         if reason.name == "account_disabled":
             account = next(one.id for one in chain.accounts if not one.config.enabled)
         return denial(request.call_id, reason, account, plan.call_class, plan.direction)
-    granted, final, _unchanged, *values = reply[1:]
+    granted, final = reply[1], reply[2]
     seconds = None if granted < 0 else granted
     calls = context.settings.calls
     lasting = calls.sign_of_life_seconds if seconds is None else seconds - request.used_seconds
-    until_us = monotonic_us() + (lasting + calls.grace_seconds) * 1_000_000
-    context.gate.renewed((plan.account, plan.call_id), until_us)
+    until_us = now_us() + (lasting + calls.grace_seconds) * 1_000_000
+    context.gate.renewed(plan.key, until_us)
     return grant(
         calls,
         request.call_id,
@@ -241,5 +202,5 @@ def _answer(context: Context, extension: _Extension, reply: list[Any]) -> Grant 
         seconds=seconds,
         used_seconds=request.used_seconds,
         final=bool(final),
-        legs=grant_legs(chain.accounts, plan, values, extension.now),
+        legs=grant_legs(chain, plan, reply, _LEGS, extension.now),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -20,13 +21,14 @@ from authz.engine.steps import pack_costs
 from authz.errors import CallTooOld, CallUnknown, NotExecuted, SettledDifferently
 from authz.model import AuthorizeRequest, Settlement, SettleRequest
 from authz.money import BOUND_MICROS
-from authz.reasons import Billing, CallClass, Direction, Outcome
+from authz.reasons import Billing, Direction, Outcome
 from authz.store import keys
 from authz.store.accounts import Account, Chain
 from authz.store.layouts import SETTLE
 from authz.store.records import ledger_strings, unpack_call
 
-_NO_ATTEMPT = -1
+#: Where the legs begin in the script's answer: billing, charge and balance of each.
+_LEGS = 4
 #: How far a switch's clock may be ahead of the store's and its calls still count as just ended.
 _CLOCK_SKEW_SECONDS: Final = 60
 
@@ -81,19 +83,16 @@ async def settle(
             # A duplicate too: whoever booked it may have died, or never got the answer.
             # Of a late one the store also keeps that it is late: both are lost, or neither.
             if not is_repeat and past is None:
-                _keep(context, request, plan)
+                again = partial(_settle_again, context, request, plan, context.clock.now())
+                context.resend.remember(again)
             return answer
     raise NotExecuted("the call kept changing while it was settled")
-
-
-def _keep(context: Context, request: SettleRequest, plan: Plan | None) -> None:
-    """Remember the settle with its end and its rates, whatever the store may forget."""
-    context.resend.remember(partial(_settle_again, context, request, plan, context.clock.now()))
 
 
 async def _settle_again(
     context: Context, request: SettleRequest, plan: Plan | None, settled_at: int
 ) -> None:
+    """Say a settle again with its end and its rates, whatever the store may have forgotten."""
     ended_at = settled_at
     if request.ended_at is not None:
         ended_at = min(ended_at, parse_moment(request.ended_at, "ended_at"))
@@ -103,9 +102,8 @@ async def _settle_again(
     await settle(context, request, is_repeat=True)
 
 
-def _times(context: Context, request: SettleRequest, authorized_at: int) -> int:
+def _answered_at(request: SettleRequest, authorized_at: int, now: int) -> int:
     """Return when the call was answered, clamped between its authorize and now."""
-    now = context.clock.now()
     ended_at = now
     if request.ended_at is not None:
         ended_at = max(authorized_at, min(now, parse_moment(request.ended_at, "ended_at")))
@@ -115,63 +113,24 @@ def _times(context: Context, request: SettleRequest, authorized_at: int) -> int:
     return max(authorized_at, min(now, answered_at))
 
 
-def _numbers(
-    context: Context,
-    chain: Chain,
-    request: SettleRequest,
-    plan: Plan | None,
-    started_at: int,
-    hour: int = 0,
-    force: bool = False,
-) -> bytes:
-    valid_from, valid_until = chain.validity(context.clock.now())
-    calls = context.settings.calls
-    return SETTLE.pack(
-        attempt=_NO_ATTEMPT if plan is None else plan.attempt,
-        valid_from=valid_from,
-        valid_until=valid_until,
-        legs=len(chain.accounts),
-        seconds=request.seconds,
-        started_at=started_at,
-        hour=hour,
-        closed_hours=context.closed_hours,
-        ring_seconds=calls.ring_seconds + calls.chunk_seconds + calls.grace_seconds,
-        call_class=0 if plan is None else plan.call_class,
-        direction=0 if plan is None else plan.direction,
-        force=force,
-    )
-
-
-def _limits(context: Context, chain: Chain, plan: Plan | None) -> tuple[bytes, ...]:
-    # Only thresholds count when a call is booked, and they are the same for every class.
-    call_class = CallClass.UNKNOWN if plan is None else plan.call_class
-    return chain.limits(call_class, context.clock.now())
-
-
-async def _settle(
+def _settle(
     context: Context, chain: Chain, request: SettleRequest, plan: Plan | None
-) -> list[Any]:
-    member = keys.call_member(request.account, request.call_id)
-    costs: tuple[int, ...] = (0,) * len(chain.ids)
-    started_at, number = 0, ""
-    if plan is not None:
-        started_at = _times(context, request, plan.authorized_at)
-        costs = plan.costs(request.seconds, started_at)
-        number = plan.number
-    hour_keys = chain.hour_keys(context.clock.now())
-    return await context.run(
+) -> Awaitable[list[Any]]:
+    now = context.clock.now()
+    briefing = context.briefing(chain, now)
+    if plan is None:
+        started_at, costs = 0, pack_costs((0,) * len(chain.ids))
+    else:
+        started_at = _answered_at(request, plan.authorized_at, now)
+        costs = plan.pack_costs(request.seconds, started_at)
+    cause = shorten_cause(request.hangup_cause or "")
+    return context.run(
         "settle",
         chain,
         request.call_id,
-        [
-            _numbers(context, chain, request, plan, started_at, hour_keys.hour) + pack_costs(costs),
-            keys.member_digest(member),
-            member,
-            _strings(chain, request, number),
-            *_limits(context, chain, plan),
-        ],
+        briefing.settle(plan, request.call_id, request.seconds, started_at, costs, cause),
         context.settings.store.settle_deadline_ms,
-        hour_keys.tombstones,
+        briefing.tombstones,
     )
 
 
@@ -226,7 +185,7 @@ def _plan_of_unknown(
             rate_number=rate_number,
         ),
     )
-    answered_at = _times(context, request, 0)
+    answered_at = _answered_at(request, 0, context.clock.now())
     quotes = quote_chain(
         context.decks, chain, call.rated_number, call.direction, answered_at, excuses_of(request)
     )
@@ -253,30 +212,40 @@ async def _book(
     past: Past | None,
 ) -> list[Any]:
     known = _plan_of_unknown(context, chain, request, plan, past)
-    answered_at = _times(context, request, known.authorized_at)
-    costs = pack_costs(known.costs(request.seconds, answered_at))
+    now = context.clock.now()
+    answered_at = _answered_at(request, known.authorized_at, now)
+    costs = known.pack_costs(request.seconds, answered_at)
     is_correction = past is not None and past.charged is not None
     if past is not None and past.charged is not None:
         costs += pack_costs(past.charged)
+    valid_from, valid_until = chain.validity(now)
+    numbers = SETTLE.pack(
+        attempt=known.attempt,
+        valid_from=valid_from,
+        valid_until=valid_until,
+        legs=len(chain.accounts),
+        seconds=request.seconds,
+        started_at=answered_at,
+        closed_hours=context.closed_hours,
+        call_class=known.call_class,
+        direction=known.direction,
+        force=is_correction,
+    )
+    cause = shorten_cause(request.hangup_cause or "")
     return await context.run(
         "book",
         chain,
         request.call_id,
         [
-            _numbers(context, chain, request, known, answered_at, force=is_correction),
+            numbers,
             keys.call_digest(request.account, request.call_id),
             bytes(known.billings),
             costs,
-            _strings(chain, request, known.number),
-            *_limits(context, chain, known),
+            ledger_strings(chain.ids, request.call_id, known.number, cause),
+            *chain.limits(known.call_class, now),
         ],
         context.settings.store.settle_deadline_ms,
     )
-
-
-def _strings(chain: Chain, request: SettleRequest, number: str) -> bytes:
-    cause = shorten_cause(request.hangup_cause or "")
-    return ledger_strings(chain.ids, request.call_id, number, cause)
 
 
 def _answer(context: Context, chain: Chain, request: SettleRequest, reply: list[Any]) -> Settlement:
@@ -286,11 +255,10 @@ def _answer(context: Context, chain: Chain, request: SettleRequest, reply: list[
     if outcome == Outcome.SETTLED_DIFFERENTLY:
         raise SettledDifferently(reply[1])
     if outcome == Outcome.DUPLICATE:
-        return settlement(request.call_id, chain, reply[1], reply[2:], duplicate=True)
-    values = reply[4:]
-    for account, balance in zip(chain.ids, values[2::3], strict=False):
+        return settlement(request.call_id, chain, reply[1], reply, 2, duplicate=True)
+    for account, balance in zip(chain.ids, reply[_LEGS + 2 :: 3], strict=False):
         if not -BOUND_MICROS <= balance <= BOUND_MICROS:
             log.event(
                 "balance_out_of_range", level="error", account=account, balance_micros=balance
             )
-    return settlement(request.call_id, chain, reply[1], values, duplicate=False)
+    return settlement(request.call_id, chain, reply[1], reply, _LEGS, duplicate=False)

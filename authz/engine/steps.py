@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from authz.model import CHAIN_LENGTH_MAX, SECONDS_MAX
 from authz.reasons import REASONS, Reason
-from authz.store.accounts import Account
+from authz.store.accounts import Account, Chain
 from authz_ext.rating import Rate
 
 STEPS_MAX = 16
@@ -29,14 +29,10 @@ class Cap(NamedTuple):
     reason: Reason
 
 
-def duration_cap(accounts: Sequence[Account]) -> Cap | None:
+def duration_cap(chain: Chain) -> Cap | None:
     """Return the shortest max_call_seconds of a chain, or None."""
-    limits = [
-        account.config.max_call_seconds
-        for account in accounts
-        if account.config.max_call_seconds is not None
-    ]
-    return Cap(min(limits), REASONS["max_call_seconds"]) if limits else None
+    seconds = chain.max_call_seconds
+    return None if seconds is None else Cap(seconds, REASONS["max_call_seconds"])
 
 
 def cost_cap(account: Account, rate: Rate, answered_at: int) -> Cap | None:

@@ -24,7 +24,9 @@ from authz.engine.steps import (
 from authz.model import SECONDS_MAX
 from authz.reasons import Billing, CallClass, Direction
 from authz.store.accounts import Chain
-from authz.store.layouts import LEG_REQUEST
+from authz.store.constants import Mark
+from authz.store.layouts import AUTHORIZE, LEG_REQUEST
+from authz_ext.briefing import Briefing, Template
 from authz_ext.rating import Rate
 
 #: Terms that a process keeps, at about 1.5 kB each; beyond, the oldest go.
@@ -44,7 +46,10 @@ class Terms:
         self.chain = chain
         self.rows = rows
         self.used_seconds = call.adopted_seconds or 0
+        self._settings = settings
         self._accounts = chain.accounts
+        self._call_class = call.call_class
+        self._direction = call.direction
         self._is_adopted = call.adopted_seconds is not None
         self._is_exempt = call.is_exempt
         self._asked_seconds = call.request.seconds or settings.chunk_seconds
@@ -64,7 +69,7 @@ class Terms:
             None if rate is None or call.is_exempt else cost_cap(account, rate, self._answered_at)
             for account, rate in zip(chain.accounts, self.rates, strict=True)
         )
-        self.duration_cap = None if call.is_emergency else duration_cap(chain.accounts)
+        self.duration_cap = None if call.is_emergency else duration_cap(chain)
         self.target, self.is_final = self._target_seconds()
         #: The step of the first try: the full chunk.
         self.full_step = self.step(self.target)
@@ -76,16 +81,44 @@ class Terms:
         #: Whether they hold at any moment: no rate has windows.
         self.is_timeless = not any(rate is not None and rate.windows for rate in self.rates)
         self.packed_rates = pack_rates(self.rates)
-        self.packed_leg_requests = self._pack_leg_requests(call)
+        self._packed_leg_requests = self._pack_leg_requests(call)
         #: What the script is told of the legs at the first try.
-        self.packed_first_legs = self.packed_leg_requests + self.pack_steps([self.full_step])
-        #: The script's numbers at the first try, but for the attempt, and what they were made for.
-        self.packed_numbers = b""
-        self.packed_numbers_for: tuple[int, ...] = ()
+        self.packed_first_legs = self.pack_legs([self.full_step])
+        self._numbers: Template | None = None
+        self._briefing: Briefing | None = None
 
-    def pack_steps(self, steps: list[Step]) -> bytes:
-        """Return steps as the scripts read them."""
-        return pack_steps(steps, len(self._accounts))
+    def numbers(self, briefing: Briefing) -> Template:
+        """Return the script's numbers but for what a briefing's `authorize` fills in."""
+        numbers = self._numbers
+        if numbers is None or self._briefing is not briefing:
+            numbers = self._numbers = self._make_numbers(briefing)
+            self._briefing = briefing
+        return numbers
+
+    def _make_numbers(self, briefing: Briefing) -> Template:
+        cap, calls = self.duration_cap, self._settings
+        return AUTHORIZE.template(
+            "attempt", "dry_run", "second_try", "steps", "memory_full",
+            valid_from=briefing.valid_from,
+            valid_until=briefing.valid_until,
+            call_class=self._call_class,
+            direction=self._direction,
+            legs=len(self._accounts),
+            exempt=self._is_exempt,
+            final=self.is_final,
+            marks=Mark.NONE,
+            used_seconds=self.used_seconds,
+            uncharged_seconds=-1 if cap is None else cap.seconds,
+            ring_seconds=calls.ring_seconds,
+            grace_seconds=calls.grace_seconds,
+            life_seconds=calls.sign_of_life_seconds,
+            closed_hours=briefing.closed_hours,
+            hour=briefing.hour,
+        )  # fmt: skip
+
+    def pack_legs(self, steps: list[Step]) -> bytes:
+        """Return what the script is told of the legs: besides their holds, then these by step."""
+        return self._packed_leg_requests + pack_steps(steps, len(self._accounts))
 
     def policy_denial(self, call: Call) -> PolicyDenial | None:
         """Return what the policy of any account of the chain has against the destination."""

@@ -51,6 +51,8 @@ class Deck:
         self._data = memoryview(buffer)
         head, sections = read_head(self._data)
         self.facts: DeckFacts = head.facts
+        #: ISO 4217 code; the deck serves only accounts of it.
+        self.currency = head.facts.currency
         self.version = version
         self._rows = sections["rows"]
         self._rates = sections["rates"]
@@ -85,11 +87,6 @@ class Deck:
     def id(self) -> str:
         """The deck's name."""
         return self.facts.id
-
-    @property
-    def currency(self) -> str:
-        """ISO 4217 code; the deck serves only accounts of it."""
-        return self.facts.currency
 
     @property
     def timezone(self) -> str:

@@ -25,6 +25,7 @@ from authz.validation import check_email
 
 if TYPE_CHECKING:
     from authz.store.client import StoreClient
+    from authz_ext.briefing import Briefing
     from authz_ext.rating import Rate
 
 _CACHED_CHAINS_MAX = 100_000
@@ -232,6 +233,19 @@ class Chain:
         self.id = accounts[0].id
         self.ids = tuple(account.id for account in accounts)
         self.is_enabled = all(account.config.enabled for account in accounts)
+        self.are_unlimited = tuple(account.unlimited for account in accounts)
+        #: The shortest call that any account ends, in seconds; None if none does.
+        self.max_call_seconds = min(
+            (
+                account.config.max_call_seconds
+                for account in accounts
+                if account.config.max_call_seconds is not None
+            ),
+            default=None,
+        )
+        self.has_cost_limits = any(account.max_call_cost is not None for account in accounts)
+        #: What the engine tells the scripts alike of all its calls, for as long as that holds.
+        self.briefing: Briefing | None = None
         self.has_call_limits = any(account.has_call_limits for account in accounts)
         self.deck_ids = tuple(
             next((one.config.deck for one in accounts[leg:] if one.config.deck), default_deck)

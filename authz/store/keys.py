@@ -10,6 +10,8 @@ import binascii
 import hashlib
 from functools import lru_cache
 
+from authz_ext.briefing import digest_of_call
+
 BUCKETS = 64
 _SLOTS = 16_384
 #: Hash with the bucket count and the identity of this store's data.
@@ -72,12 +74,7 @@ def split_member(member: bytes) -> tuple[str, str]:
 
 def call_digest(account_id: str, call_id: str) -> bytes:
     """Return the 16 bytes under which a settled call's tombstone is kept."""
-    return member_digest(call_member(account_id, call_id))
-
-
-def member_digest(member: bytes) -> bytes:
-    """Return the same as call_digest for the name of a call in its bucket's leases."""
-    return hashlib.blake2b(member, digest_size=16).digest()
+    return digest_of_call(call_member(account_id, call_id))
 
 
 def leases(tag: str) -> bytes:

@@ -11,6 +11,8 @@ from collections import namedtuple
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from authz_ext.briefing import Template
+
 #: Stands for "no limit" or "no threshold" where 0 and negative amounts mean something.
 NONE = -9_000_000_000_000_000
 #: Number of this generation of record layouts; the first byte or field of every record.
@@ -92,6 +94,20 @@ class Layout:
         packer: Callable[..., bytes] = eval(source, {"pack": self.struct.pack})
         packer.__name__ = packer.__qualname__ = f"pack_{self.name}"
         return packer
+
+    def template(self, *places: str, **values: int) -> Template:
+        """Return a record of these values, in which those named first are filled in later.
+
+        All are integers of 1, 2, 4 or 8 bytes.
+        """
+        return Template(self.pack(**values), [self._place(name) for name in places])
+
+    def _place(self, name: str) -> tuple[int, int, bool]:
+        """Return where a field lies: offset, width, and whether it has a sign."""
+        index = self.names.index(name)
+        before = "".join(_CODES[code][0] for _, code in self.fields[:index])
+        code = self.fields[index][1]
+        return struct.calcsize(f">{before}"), struct.calcsize(f">{_CODES[code][0]}"), code[0] == "i"
 
     def unpack(self, data: bytes, offset: int = 0) -> Any:
         """Return the record at `offset` as a named tuple of this layout's fields."""

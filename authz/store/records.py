@@ -18,6 +18,7 @@ from authz.store.layouts import (
     TOMBSTONE,
     TOMBSTONE_LEG,
 )
+from authz_ext.briefing import pack_tail
 from authz_ext.packing import pack_strings
 
 _u16 = struct.Struct(">H")
@@ -33,11 +34,6 @@ def unpack_strings(data: bytes, position: int = 0) -> list[str]:
         texts.append(data[position + 1 : end].decode())
         position = end
     return texts
-
-
-def pack_tail_words(number: str, dialled: str, switch: str) -> bytes:
-    """Return the beginning of a call's tail: its words."""
-    return pack_strings((number, "" if dialled == number else dialled, switch))
 
 
 def pack_tail_rates(rates: Sequence[bytes]) -> bytes:
@@ -58,8 +54,7 @@ class CallTail(NamedTuple):
 
     def pack(self) -> bytes:
         """Return the opaque tail of a call record."""
-        words = pack_tail_words(self.number, self.dialled, self.switch)
-        return words + pack_tail_rates(self.rates)
+        return pack_tail(self.number, self.dialled, self.switch, pack_tail_rates(self.rates))
 
     @classmethod
     def unpack(cls, data: bytes, legs: int) -> CallTail:

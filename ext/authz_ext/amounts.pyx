@@ -8,6 +8,11 @@ from libc.stdint cimport int64_t, uint64_t
 
 def format_amount(int64_t micros):
     """Return micros as the shortest decimal string: `9990000` is `"9.99"`."""
+    return amount_text(micros)
+
+
+cdef str amount_text(int64_t micros):
+    """As `format_amount`, for other extensions."""
     cdef char text[TEXT_LENGTH_MAX]
     cdef int position = TEXT_LENGTH_MAX
     # Negating as unsigned is defined for the smallest number too.

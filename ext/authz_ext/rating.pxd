@@ -84,6 +84,8 @@ cdef class Rate:
     cdef Zone _zone
     # The price of a minute as text, once asked for; None with windows, where it changes.
     cdef str _price_text
+    # `first_cost`, once asked for; -1 before, and always with windows.
+    cdef int64_t _first_cost
 
     cdef int _allocate(self, int window_count, int tier_count) except -1
     cdef int _fill_window(self, int index, object window) except -1
@@ -104,3 +106,6 @@ cdef class Rate:
 
     cdef int64_t cost_of(self, int64_t seconds, int64_t answered_at) except -1
     cdef int64_t seconds_of(self, int64_t amount, int64_t answered_at, int64_t limit) except -1
+    cdef int64_t first_cost(self, int64_t answered_at) except -1
+    cdef bint costs_nothing(self) noexcept
+    cdef bint ends_at_max_cost(self) noexcept

@@ -82,6 +82,7 @@ cdef class Rate:
         self._quantum_micros = 1
         self._denominator = 60
         self._max_cost = -1
+        self._first_cost = -1
 
     def __init__(self, *, tiers, connect_fee=0, free_seconds=0, str rounding_mode="half_up",
                  rounding_decimals=6, max_cost=None, str max_cost_action="free", windows=(),
@@ -316,6 +317,33 @@ cdef class Rate:
         return self._afford(amount, answered_at, limit, self._open_at(answered_at, &until),
                             self._window_count > 1)
 
+    cdef int64_t first_cost(self, int64_t answered_at) except -1:
+        """Return the micros of `first_priced`."""
+        cdef int64_t micros = self._first_cost
+        if micros < 0:
+            micros = self.first_priced(answered_at)[1]
+            if self._window_count == 1:
+                self._first_cost = micros
+        return micros
+
+    cdef bint costs_nothing(self) noexcept:
+        """As `is_free`, for other extensions."""
+        cdef const tier_t* tier = self._windows[0].tiers
+        cdef int index
+        if self._discount_basis_points == DISCOUNT_LIMIT:
+            return True
+        for index in range(self._window_count):
+            if self._windows[index].connect_fee:
+                return False
+        for index in range(self._tier_count):
+            if tier[index].price_nanos:
+                return False
+        return True
+
+    cdef bint ends_at_max_cost(self) noexcept:
+        """Whether a call ends where it has cost as much as one may."""
+        return self._max_cost >= 0 and self._max_cost_ends
+
     def cost(self, int64_t seconds, int64_t answered_at=0):
         """Return the micros that a call of `seconds` costs when answered at that Unix second."""
         return self.cost_of(seconds, answered_at)
@@ -372,7 +400,7 @@ cdef class Rate:
 
         None when there is no such limit.
         """
-        if self._max_cost < 0 or not self._max_cost_ends:
+        if not self.ends_at_max_cost():
             return None
         return self.seconds_of(self._max_cost, answered_at, SECONDS_LIMIT)
 
@@ -395,17 +423,7 @@ cdef class Rate:
     @property
     def is_free(self):
         """Whether every price and every connect fee, of every window, is 0, or discounted to it."""
-        cdef const tier_t* tier = self._windows[0].tiers
-        cdef int index
-        if self._discount_basis_points == DISCOUNT_LIMIT:
-            return True
-        for index in range(self._window_count):
-            if self._windows[index].connect_fee:
-                return False
-        for index in range(self._tier_count):
-            if tier[index].price_nanos:
-                return False
-        return True
+        return self.costs_nothing()
 
     @property
     def dearest_per_minute_nanos(self):

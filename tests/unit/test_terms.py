@@ -75,9 +75,9 @@ def test_any_difference_that_counts_has_terms_of_its_own(
     found = book.find(chain, make_call(**other), NOW)
     assert found is not first
     fresh = Terms(CallSettings(), chain, first.rows, make_call(**other), NOW)
-    assert (found.full_step, found.packed_leg_requests) == (
+    assert (found.full_step, found.packed_first_legs) == (
         fresh.full_step,
-        fresh.packed_leg_requests,
+        fresh.packed_first_legs,
     )
 
 

@@ -1,0 +1,34 @@
+"""Layout of what a process remembers of a call."""
+
+from libc.stdint cimport int64_t
+
+
+cdef class Plan:
+    cdef readonly tuple key
+    cdef readonly str account
+    cdef readonly str call_id
+    cdef readonly int64_t attempt
+    cdef readonly object call_class
+    cdef readonly object direction
+    cdef readonly str number
+    cdef readonly str dialled
+    cdef readonly str switch
+    #: A Rate or None for each leg, and how each pays.
+    cdef readonly tuple rates
+    cdef readonly tuple billings
+    cdef readonly int64_t authorized_at
+    cdef readonly bint in_store
+    cdef readonly object rate_number
+    cdef readonly bint is_emergency
+    #: (leg, rate) of the legs that credit can cut short, and whether a rate ends any of them.
+    cdef readonly tuple limiting_rates
+    cdef readonly bint is_ended_by_rate
+
+    cdef int find_limits(self) except -1
+    cdef int64_t cost_of_leg(self, Py_ssize_t leg, int64_t seconds, int64_t answered_at) except -1
+
+
+cdef class CallMemory:
+    #: An OrderedDict by (account, call_id): a dict would walk over the gaps of those forgotten.
+    cdef object _plans
+    cdef Py_ssize_t _calls_max
