@@ -41,9 +41,7 @@ class LegWriter(Generic[_G, _S]):
         second `at`; an unlimited account has no credit to tell.
         """
 
-    def settled(
-        self, accounts: tuple[str, ...], reply: list[int], first: int
-    ) -> tuple[_S, ...]:
+    def settled(self, accounts: tuple[str, ...], reply: list[int], first: int) -> tuple[_S, ...]:
         """Return the legs of a settlement from billing, charge and balance of each account.
 
         A call that was booked before may have had fewer legs than its chain has now.
