@@ -48,6 +48,11 @@ def now_ns():
     return monotonic_ns()
 
 
+cdef long long moment_ns() noexcept:
+    """Return the same to compiled code."""
+    return monotonic_ns()
+
+
 cdef class Board:
     """The slots of one process, all 0 at first."""
 
@@ -119,6 +124,9 @@ cdef class Counter:
         if amount < 0:
             raise ValueError(f"a counter never falls: {amount}")
         SLOT_ADD(self._board.slots + self._slot, amount)
+
+    cdef void count_one(self) noexcept:
+        SLOT_ADD(self._board.slots + self._slot, 1)
 
     @property
     def value(self):

@@ -279,3 +279,29 @@ async def test_a_long_line_of_requests_of_one_call_follows_the_first(engine: Ord
     assert [answer.status for answer in answers] == [200] * 901
     assert engine.ended == ["authorize c1", *["settle c1"] * 900]
     server.close()
+
+
+async def test_a_connection_that_cannot_be_written_to_does_not_stop_the_others(
+    server: HookServer, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    other = Line(server)
+    monkeypatch.setattr(line.transport, "write", lambda _data: 1 // 0)
+    line.protocol.data_received(authorize("a"))
+    assert ids(await other.feed(authorize("b"))) == ["b"]
+    assert [type(context["exception"]) for context in told] == [ZeroDivisionError]
+
+
+async def test_what_fails_around_the_work_is_a_failure_like_any(
+    engine: OrderedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "authorize", lambda _request: 1 // 0)
+    monkeypatch.setattr(engine, "reserve", lambda _request: asyncio.sleep(0, object()))
+    server = new_server(engine)
+    line = Line(server)
+    reserve = post("/v1/reserve", b'{"call_id":"c1","account":"acme","used_seconds":1}')
+    answers = await line.feed(authorize("a") + reserve + settle("b"))
+    assert [answer.status for answer in answers] == [500, 500, 200]
+    assert server.in_flight == 0
+    server.close()
