@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from authz.hooks.messages import Request
+from authz.hooks.patterns import without_patterns
 from authz.hooks.problems import Problem, from_invalid_json
 from authz_ext.members import StrictDecoder
 
@@ -23,7 +24,14 @@ class JsonBody(Generic[T]):
     """
 
     def __init__(self, struct: type[T]) -> None:
-        decoder = StrictDecoder(msgspec.json.Decoder(struct).decode, _refusal, _check_names)
+        loose, words = without_patterns(struct)
+        decoder = StrictDecoder(
+            msgspec.json.Decoder(struct).decode,
+            _refusal,
+            _check_names,
+            decode_loosely=msgspec.json.Decoder(loose).decode,
+            words=words,
+        )
         # Not methods of ours: nothing of Python runs between the bytes and the struct.
         self.decode: Callable[[bytes], T] = decoder.decode
         self.decode_body: Callable[[Request], T] = decoder.decode_body

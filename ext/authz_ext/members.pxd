@@ -16,5 +16,8 @@ cdef class StrictDecoder:
     cdef object _decode
     cdef object _refusal
     cdef object _check_names
+    cdef object _decode_loosely
+    cdef list _words
 
     cdef value_of(self, bytes body)
+    cdef quick_value_of(self, bytes body)

@@ -8,6 +8,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.string cimport memchr, memcmp
 
 from authz_ext.messages cimport Request
+from authz_ext.words cimport Word
 
 
 cdef inline const char* after_blanks(const char* text, const char* end) noexcept:
@@ -58,10 +59,13 @@ cdef bint may_repeat(bytes body) noexcept:
 cdef class StrictDecoder:
     """Decodes JSON objects in which no name may be there twice."""
 
-    def __init__(self, decode not None, refusal not None, check_names not None):
+    def __init__(self, decode not None, refusal not None, check_names not None, *,
+                 decode_loosely not None, dict words not None):
         self._decode = decode
         self._refusal = refusal
         self._check_names = check_names
+        self._decode_loosely = decode_loosely
+        self._words = list(words.items())
 
     def decode(self, bytes body not None):
         """Return what a body says."""
@@ -72,10 +76,24 @@ cdef class StrictDecoder:
         return self.value_of(request.body)
 
     cdef value_of(self, bytes body):
-        try:
-            value = self._decode(body)
-        except (DecodeError, UnicodeDecodeError) as error:
-            raise self._refusal(body, error) from None
+        value = self.quick_value_of(body)
+        if value is None:
+            try:
+                value = self._decode(body)
+            except (DecodeError, UnicodeDecodeError) as error:
+                raise self._refusal(body, error) from None
         if may_repeat(body):
             self._check_names(body)
+        return value
+
+    cdef quick_value_of(self, bytes body):
+        """Return what a body says, or None if only `decode` can tell, or tell what is wrong."""
+        try:
+            value = self._decode_loosely(body)
+        except Exception:
+            return None
+        for name, word in self._words:
+            text = getattr(value, name)
+            if text is not None and not (<Word>word).is_one(text):
+                return None
         return value
