@@ -18,7 +18,7 @@ from authz_ext.plain import PlainReader
 if TYPE_CHECKING:
     from authz.hooks.http import HookProtocol
 
-#: One for each length of a body, route and kind of switch; 1 MiB at most.
+#: One for each route, kind of switch and length of a body; with their keys some 1 MiB at most.
 _KNOWN_HEADS_MAX = 1_024
 
 

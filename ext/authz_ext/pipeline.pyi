@@ -89,7 +89,10 @@ class Pipeline:
         """Whether the connection should stop reading."""
 
     def append(self, exchange: Exchange) -> None:
-        """Take the next request of the connection, complete or already answered."""
+        """Take the next request of the connection, complete or already answered.
+
+        ValueError for one that is neither answered nor admitted.
+        """
 
     def take_known(self, data: bytes, start: int, heads: KnownHeads) -> int:
         """Take requests as long as their heads are known; return where the first other begins."""

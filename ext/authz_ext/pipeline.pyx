@@ -99,7 +99,12 @@ cdef class Pipeline:
         return self._is_held or len(self._unanswered) >= self._traffic._pipelined_max
 
     def append(self, Exchange exchange not None):
-        """Take the next request of the connection, complete or already answered."""
+        """Take the next request of the connection, complete or already answered.
+
+        ValueError for one that is neither answered nor admitted.
+        """
+        if exchange.response is None and (exchange.route is None or exchange.request is None):
+            raise ValueError("nothing can be done with a request that was not admitted")
         self.take(exchange)
 
     cdef take(self, Exchange exchange):
@@ -223,19 +228,20 @@ cdef class Pipeline:
         cdef Exchange following
         cdef Response refusal
         exchange.response = response
-        self._finished.append(exchange)
         if self._is_finishing:
+            self._finished.append(exchange)
             return
         # What follows may be finished while it is started: a loop, since many may follow.
         self._is_finishing = True
         try:
-            while self._finished:
-                following = self.complete(self._finished.popleft())
+            while exchange is not None:
+                following = self.complete(exchange)
                 if following is not None:
                     refusal = self.launch(following)
                     if refusal is not None:
                         following.response = refusal
                         self._finished.append(following)
+                exchange = self._finished.popleft() if self._finished else None
         finally:
             self._is_finishing = False
 

@@ -23,6 +23,7 @@ from tally import Tally
 from authz.hooks.http import HookProtocol
 from authz.hooks.messages import Limits
 from authz.hooks.server import HookServer
+from authz_ext.pipeline import Exchange
 
 LIMITS = Limits(pipelined_max=4, in_flight_max=2, connections_max=2)
 
@@ -305,3 +306,10 @@ async def test_what_fails_around_the_work_is_a_failure_like_any(
     assert [answer.status for answer in answers] == [500, 500, 200]
     assert server.in_flight == 0
     server.close()
+
+
+async def test_a_request_that_was_not_admitted_is_not_taken(line: Line) -> None:
+    pipeline = line.protocol._pipeline
+    with pytest.raises(ValueError, match="not admitted"):
+        pipeline.append(Exchange())
+    assert pipeline.is_empty
