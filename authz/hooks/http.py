@@ -129,6 +129,8 @@ class HookProtocol(asyncio.Protocol):
             # on_headers_complete has made it the last one.
             self._is_deaf = True
         except httptools.HttpParserError as error:
+            # What came behind the last request is none: reading is regulated as answers go.
+            self._pipeline.reports_progress = True
             if not self._is_deaf:
                 self._refuse(self._problem_of_parser(error))
             return

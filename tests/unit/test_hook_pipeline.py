@@ -122,6 +122,19 @@ async def test_a_full_pipeline_stops_reading_and_goes_on_later(
     assert not line.transport.is_paused
 
 
+async def test_a_full_pipeline_stops_reading_what_comes_behind_the_last_request(
+    line: Line, engine: OrderedEngine
+) -> None:
+    engine.hold("stuck")
+    last = authorize("last", "Connection: close")
+    stream = authorize("first") + authorize("stuck") * 3 + last + authorize("ignored")
+    assert ids(await line.feed(stream)) == ["first"]
+    assert line.transport.is_paused
+    engine.release("stuck")
+    assert ids(await line.settle_down()) == ["first", *["stuck"] * 3, "last"]
+    assert not line.transport.is_paused
+
+
 async def test_a_client_that_does_not_read_is_not_worked_for(
     line: Line, engine: OrderedEngine
 ) -> None:
