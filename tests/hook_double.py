@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import httptools
@@ -244,10 +245,21 @@ def new_server(
 
 
 async def exchange_in_memory(
-    *pieces: bytes, limits: Limits | None = None, access: Access | None = None
+    *pieces: bytes, limits: Limits | None = None, access: Access | None = None, seen: bytes = b""
 ) -> tuple[list[Answer], MemoryTransport]:
-    """Feed pieces to a fresh connection; return its answers and its transport."""
+    """Feed pieces to a fresh connection; return its answers and its transport.
+
+    Another connection of the same server has been fed `seen` before.
+    """
     server = new_server(OrderedEngine(), limits=limits, access=access)
+    if seen:
+        await _exchange(server, (seen,))
+    transport = await _exchange(server, pieces)
+    server.close()
+    return parse_answers(bytes(transport.written)), transport
+
+
+async def _exchange(server: HookServer, pieces: Iterable[bytes]) -> MemoryTransport:
     transport = MemoryTransport()
     protocol = server.protocol()
     protocol.connection_made(transport)
@@ -260,5 +272,4 @@ async def exchange_in_memory(
             break
         await asyncio.sleep(0)
     protocol.connection_lost(None)
-    server.close()
-    return parse_answers(bytes(transport.written)), transport
+    return transport

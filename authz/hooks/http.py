@@ -11,10 +11,11 @@ import httptools
 
 from authz.hooks import counts
 from authz.hooks.messages import Request
-from authz.hooks.pipeline import UNMATCHED, Exchange, Pipeline
 from authz.hooks.problems import Problem, from_exception, overloaded
 from authz.hooks.routing import Endpoint, allow_header
 from authz.hooks.site import Site
+from authz_ext.known import KnownHeads
+from authz_ext.pipeline import Exchange, Pipeline
 
 #: Headers that decide something here. Each may be there once; the rest is counted and dropped.
 _READ_HEADERS = frozenset(
@@ -34,6 +35,8 @@ _HEADER_LINE_OVERHEAD_BYTES = 4
 _REQUEST_LINE_OVERHEAD_BYTES = 16
 #: Chunk sizes, extensions and trailers may at most double a body.
 _FRAMING_FACTOR = 2
+#: For callers of whom nothing is ever admitted.
+_NOTHING_KNOWN = KnownHeads(0)
 
 
 class HookProtocol(asyncio.Protocol):
@@ -50,6 +53,7 @@ class HookProtocol(asyncio.Protocol):
         #: Callers on a Unix socket have passed its file mode; they need no token.
         self._is_local = False
         self._address_is_allowed = False
+        self._known_heads = _NOTHING_KNOWN
         #: Nothing more is parsed: the last request has come, or the client has closed its side.
         self._is_deaf = False
         self._client_has_closed = False
@@ -91,10 +95,14 @@ class HookProtocol(asyncio.Protocol):
         site.connections.add(self)
         connected = transport.get_extra_info("socket")
         self._is_local = connected is not None and connected.family == socket.AF_UNIX
-        if not self._is_local:
-            # A caller that has already hung up has no name any more.
-            peer = transport.get_extra_info("peername") or ("",)
-            self._address_is_allowed = site.access.admits_address(peer[0])
+        if self._is_local:
+            self._known_heads = site.known_local
+            return
+        # A caller that has already hung up has no name any more.
+        peer = transport.get_extra_info("peername") or ("",)
+        self._address_is_allowed = site.access.admits_address(peer[0])
+        if self._address_is_allowed:
+            self._known_heads = site.known_remote
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let what is in the engine finish; its answers are dropped."""
@@ -121,6 +129,8 @@ class HookProtocol(asyncio.Protocol):
             # on_headers_complete has made it the last one.
             self._is_deaf = True
         except httptools.HttpParserError as error:
+            # What came behind the last request is none: reading is regulated as answers go.
+            self._pipeline.reports_progress = True
             if not self._is_deaf:
                 self._refuse(self._problem_of_parser(error))
             return
@@ -133,9 +143,9 @@ class HookProtocol(asyncio.Protocol):
 
         Nothing is left after a request that is answered by the end of the connection.
         """
-        read, start, size = self._site.plain.read, 0, len(data)
-        while start < size and (plain := read(data, start)) is not None:
-            start = plain.end
+        pipeline, heads, size = self._pipeline, self._known_heads, len(data)
+        start = pipeline.take_known(data, 0, heads)
+        while start < size and (plain := self._site.plain.read(data, start)) is not None:
             exchange = Exchange()
             try:
                 self._admit(exchange, b"POST", plain.url, plain.headers)
@@ -144,21 +154,25 @@ class HookProtocol(asyncio.Protocol):
                 if problem.close:
                     self._end_with(exchange)
                     return b""
-            if exchange.request is not None:
-                exchange.request.body = plain.body
-            self._pipeline.append(exchange)
-        if start == 0:
-            return data
-        if start == size:
+            request, route = exchange.request, exchange.route
+            if request is not None and route is not None:
+                request.body = plain.body
+                if not request.parameters and not request.query:
+                    heads.remember(data[start : plain.end - len(plain.body)], route, request)
+            pipeline.append(exchange)
+            start = pipeline.take_known(data, plain.end, heads)
+        if start < size:
+            return data[start:] if start else data
+        if pipeline.is_full:
             self._regulate_reading()
-            return b""
-        return data[start:]
+        return b""
 
     def eof_received(self) -> bool:
         """The client sends no more; keep the connection until it has its answers."""
         self._is_deaf = True
         self.is_receiving = False
         self._client_has_closed = True
+        self._pipeline.reports_progress = True
         return self._lingers_until is None and not self._pipeline.is_empty
 
     def pause_writing(self) -> None:
@@ -351,7 +365,7 @@ class HookProtocol(asyncio.Protocol):
                 "this path does not have that method",
                 headers=allow_header(match.endpoints),
             )
-        exchange.endpoint = endpoint
+        exchange.route = endpoint.route
         is_known = self._is_local or endpoint.is_open
         if not is_known and not site.access.admits_authorization(headers.get(b"authorization")):
             counts.ACCESS_FAILURES.add()
@@ -373,6 +387,7 @@ class HookProtocol(asyncio.Protocol):
         if headers[b"expect"].lower() != b"100-continue":
             raise Problem(417, "expectation_failed", "the only expectation here is 100-continue")
         self._owes_continue = self._announces_body()
+        self._pipeline.reports_progress = True
         if self._pipeline.is_empty:
             self._send_owed_continue()
 
@@ -389,7 +404,7 @@ class HookProtocol(asyncio.Protocol):
         if isinstance(error, httptools.HttpParserCallbackError):
             cause = error.__context__
             if isinstance(cause, Exception):
-                return from_exception(cause, UNMATCHED)
+                return from_exception(cause, counts.UNMATCHED)
         if isinstance(error, httptools.HttpParserInvalidMethodError):
             allow = allow_header(self._site.routes.methods())
             return Problem(405, "method_not_allowed", "no such method", headers=allow)
@@ -424,6 +439,7 @@ class HookProtocol(asyncio.Protocol):
         should_pause = self._pipeline.is_full and self._lingers_until is None
         if should_pause and not self._reading_is_paused:
             self._reading_is_paused = True
+            self._pipeline.reports_progress = True
             transport.pause_reading()
         elif self._reading_is_paused and not should_pause:
             self._reading_is_paused = False

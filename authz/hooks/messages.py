@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import http
-import time
-from email.utils import formatdate
 from typing import Any
 
 from msgspec import Struct
+
+from authz_ext.messages import Request, Response
+
+__all__ = ["JSON", "PROBLEM_JSON", "UNSAID", "Limits", "OrderKey", "Payload", "Request", "Response"]
 
 JSON = b"application/json"
 #: What `curl -d` and Python's urllib call any body unless told otherwise.
@@ -34,68 +35,6 @@ class Limits(Struct, frozen=True, kw_only=True):
     #: New calls beyond this many requests in the engine are denied `overloaded`.
     in_flight_max: int = 1_024
     connections_max: int = 4_096
-
-
-class Request:
-    """One complete request as its endpoint sees it; routed, authenticated, not yet decoded."""
-
-    __slots__ = ("body", "content_type", "parameters", "query")
-
-    def __init__(self, parameters: dict[str, str], query: bytes, content_type: bytes) -> None:
-        self.parameters = parameters
-        self.query = query
-        self.content_type = content_type
-        self.body = b""
-
-
-class Response(Struct, frozen=True, gc=False):
-    """One answer. `headers` are complete lines, each ending in CRLF."""
-
-    status: int
-    body: bytes
-    content_type: bytes = JSON
-    headers: bytes = b""
-
-
-class Heads:
-    """Renders responses from prepared header blocks; the `Date` line is made once a second."""
-
-    def __init__(self) -> None:
-        self._prepared: dict[tuple[int, bytes], bytes] = {}
-        self._date_line = b""
-        self.refresh_date()
-
-    def refresh_date(self) -> None:
-        """Take the present wall clock into the `Date` line."""
-        self._date_line = b"\r\nDate: %b\r\n" % formatdate(time.time(), usegmt=True).encode()
-
-    def render(self, response: Response, connection: bytes, head_only: bool) -> bytes:
-        """Return the bytes of an answer; `connection` is a whole Connection line or empty."""
-        key = (response.status, response.content_type)
-        start = self._prepared.get(key)
-        if start is None:
-            start = self._prepared[key] = _status_and_type(response)
-        body = response.body
-        return b"".join(
-            (
-                start,
-                b"%d" % len(body),
-                self._date_line,
-                connection,
-                response.headers,
-                b"\r\n",
-                b"" if head_only else body,
-            )
-        )
-
-
-def _status_and_type(response: Response) -> bytes:
-    phrase = http.HTTPStatus(response.status).phrase.encode()
-    return b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: " % (
-        response.status,
-        phrase,
-        response.content_type,
-    )
 
 
 #: A key that keeps requests of one call in order; None where order does not matter.

@@ -75,6 +75,11 @@ def from_exception(error: Exception, route: str) -> Problem:
     return _carrying(problem_of(error) or unexpected_problem(error, route))
 
 
+def answer_of(error: Exception, route: str) -> Response:
+    """Return the answer that tells the caller of an error."""
+    return from_exception(error, route).response()
+
+
 def _carrying(document: ProblemDocument) -> Problem:
     wait_seconds = retry_seconds(document)
     return Problem(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import cached_property
+from operator import attrgetter
 from typing import Any, ClassVar, Protocol
 
 import msgspec
@@ -10,9 +12,9 @@ import msgspec
 from authz.engine.metered import count_authorize
 from authz.errors import CallUnknown
 from authz.hooks.bodies import JsonBody
-from authz.hooks.messages import JSON, UNSAID, OrderKey, Payload, Request, Response
+from authz.hooks.messages import JSON, UNSAID, OrderKey, Request, Response
 from authz.hooks.problems import Problem, retry_after
-from authz.hooks.routing import Endpoint, RouteTable, convert, query_parameters
+from authz.hooks.routing import CoroutineEndpoint, Endpoint, RouteTable, convert, query_parameters
 from authz.model import (
     AccountId,
     AuthorizeRequest,
@@ -28,6 +30,8 @@ from authz.model import (
     SwitchRestarted,
 )
 from authz.reasons import REASONS
+from authz_ext.messages import JsonAnswers
+from authz_ext.routes import Route
 
 _encode = msgspec.json.Encoder().encode
 
@@ -55,21 +59,25 @@ class HookEngine(Protocol):
 
 
 class _CallEndpoint(Endpoint):
-    """A POST about one call: a JSON body, answered in order among requests of that call."""
+    """A POST about one call: a JSON body, answered in order among requests of that call.
+
+    Nothing of Python runs between the body's bytes and the engine, nor between the engine's result
+    and the answer's bytes.
+    """
 
     media_types = frozenset({JSON, UNSAID})
     body: ClassVar[JsonBody[Any]]
 
-    def __init__(self, engine: HookEngine) -> None:
-        self._engine = engine
+    def __init__(self, ask: Callable[[Any], Awaitable[Any]]) -> None:
+        """`ask` is what of the engine returns a result of which JSON is made."""
+        self._ask = ask
 
-    def decode(self, request: Request) -> Payload:
-        """Return the request of the body."""
-        return self.body.decode(request.body)
-
-    def order_key(self, payload: Payload) -> OrderKey:
-        """Order by call."""
-        return payload.account, payload.call_id
+    @cached_property
+    def route(self) -> Route:
+        """Decode, ask the engine, encode; a settle that waits in the spool is 202."""
+        by_call = attrgetter("account", "call_id")
+        results = JsonAnswers(_encode, {Spooled: 202})
+        return self.route_by(self.body.decode_body, by_call, self._ask, results)
 
 
 def overload_denial(request: AuthorizeRequest) -> Denial:
@@ -98,13 +106,13 @@ class Authorize(_CallEndpoint):
     overload_factor = 1
     body = JsonBody(AuthorizeRequest)
 
-    async def answer(self, payload: AuthorizeRequest) -> Response:
-        """Ask the engine."""
-        return Response(200, _encode(await self._engine.authorize(payload)))
+    def __init__(self, engine: HookEngine) -> None:
+        super().__init__(engine.authorize)
+        self._is_emergency = engine.is_emergency
 
     def when_overloaded(self, payload: AuthorizeRequest) -> Response | None:
         """Deny with reason `overloaded`, but never an emergency call."""
-        if self._engine.is_emergency(payload):
+        if self._is_emergency(payload):
             return None
         return Response(200, _encode(overload_denial(payload)))
 
@@ -115,10 +123,6 @@ class Reserve(_CallEndpoint):
     name = "reserve"
     body = JsonBody(ReserveRequest)
 
-    async def answer(self, payload: ReserveRequest) -> Response:
-        """Ask the engine."""
-        return Response(200, _encode(await self._engine.reserve(payload)))
-
 
 class Settle(_CallEndpoint):
     """`POST /v1/settle`: 200 when booked, 202 when it waits in the spool."""
@@ -126,11 +130,6 @@ class Settle(_CallEndpoint):
     name = "settle"
     must_complete = True
     body = JsonBody(SettleRequest)
-
-    async def answer(self, payload: SettleRequest) -> Response:
-        """Ask the engine."""
-        settled = await self._engine.settle(payload)
-        return Response(202 if isinstance(settled, Spooled) else 200, _encode(settled))
 
 
 class CallQuery(msgspec.Struct, frozen=True):
@@ -140,7 +139,7 @@ class CallQuery(msgspec.Struct, frozen=True):
     account: AccountId
 
 
-class ShowCall(Endpoint):
+class ShowCall(CoroutineEndpoint):
     """`GET /v1/calls/{call_id}?account=`: the call's state."""
 
     name = "call"
@@ -171,7 +170,7 @@ class SwitchPath(msgspec.Struct, frozen=True):
     name: SwitchName
 
 
-class RestartedSwitch(Endpoint):
+class RestartedSwitch(CoroutineEndpoint):
     """`POST /v1/switches/{name}/restarted`: its older open calls become orphans."""
 
     name = "switch_restarted"
@@ -191,7 +190,7 @@ class RestartedSwitch(Endpoint):
         return Response(200, _encode(await self._engine.switch_restarted(payload.name)))
 
 
-class Live(Endpoint):
+class Live(CoroutineEndpoint):
     """`GET /livez`: the process answers."""
 
     name = "livez"
@@ -209,7 +208,7 @@ class Live(Endpoint):
         return Response(200, b'{"status":"live"}')
 
 
-class Ready(Endpoint):
+class Ready(CoroutineEndpoint):
     """`GET /readyz`: 200 while `readiness` names no obstacle, else 503 with its text."""
 
     name = "readyz"
@@ -236,8 +235,8 @@ def hook_routes(engine: HookEngine, readiness: Callable[[], str | None]) -> Rout
     """
     routes = RouteTable()
     routes.add("POST", "/v1/authorize", Authorize(engine))
-    routes.add("POST", "/v1/reserve", Reserve(engine))
-    routes.add("POST", "/v1/settle", Settle(engine))
+    routes.add("POST", "/v1/reserve", Reserve(engine.reserve))
+    routes.add("POST", "/v1/settle", Settle(engine.settle))
     routes.add("GET", "/v1/calls/{call_id}", ShowCall(engine))
     routes.add("POST", "/v1/switches/{name}/restarted", RestartedSwitch(engine))
     routes.add("GET", "/livez", Live())

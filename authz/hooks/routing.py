@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import ClassVar, TypeVar
+from collections.abc import Awaitable, Callable, Iterable
+from functools import cached_property
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 
+from authz.hooks import counts
 from authz.hooks.messages import OrderKey, Payload, Request, Response
 from authz.hooks.problems import Problem, from_invalid_json, overloaded
+from authz_ext.messages import JsonAnswers
+from authz_ext.routes import Route
 
 T = TypeVar("T")
 _PARAMETERS_MAX = 16
 
 
 class Endpoint(ABC):
-    """One operation. Decode checks the input, answer does the work; both may raise Problem."""
+    """One operation: what a method of a path does."""
 
     #: Label of the counters; lower case with underscores.
     name: ClassVar[str]
@@ -29,6 +33,42 @@ class Endpoint(ABC):
     overload_factor: ClassVar[int] = 2
     #: Done even if its connection is gone before its turn came; others are dropped then.
     must_complete: ClassVar[bool] = False
+
+    @cached_property
+    @abstractmethod
+    def route(self) -> Route:
+        """What a pipeline does with its requests; made by `route_by`."""
+
+    def when_overloaded(self, payload: Payload) -> Response | None:
+        """Answer instead of the engine under overload; None admits the request all the same."""
+        return overloaded().response()
+
+    def route_by(
+        self,
+        decode: Callable[[Request], Payload],
+        order_key: Callable[[Payload], OrderKey],
+        answer: Callable[[Payload], Awaitable[Any]],
+        results: JsonAnswers | None = None,
+    ) -> Route:
+        """Return the route of requests that are decoded, ordered and answered so."""
+        return Route(
+            self.name,
+            decode=decode,
+            order_key=order_key,
+            answer=answer,
+            results=results,
+            when_overloaded=self.when_overloaded,
+            overload_factor=self.overload_factor,
+            must_complete=self.must_complete,
+            counts=counts.answers_of(self.name),
+        )
+
+
+class CoroutineEndpoint(Endpoint):
+    """An endpoint whose decode checks the input and whose answer does the work, as a coroutine.
+
+    Both may raise Problem.
+    """
 
     @abstractmethod
     def decode(self, request: Request) -> Payload:
@@ -42,9 +82,10 @@ class Endpoint(ABC):
         """Requests of one connection with the same key are answered one after the other."""
         return None
 
-    def when_overloaded(self, payload: Payload) -> Response | None:
-        """Answer instead of the engine under overload; None admits the request all the same."""
-        return overloaded().response()
+    @cached_property
+    def route(self) -> Route:
+        """What a pipeline does with its requests."""
+        return self.route_by(self.decode, self.order_key, self.answer)
 
 
 class Match:

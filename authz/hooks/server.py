@@ -38,7 +38,7 @@ class HookServer:
     @property
     def in_flight(self) -> int:
         """How many requests are in the engine."""
-        return len(self._site.running)
+        return self._site.in_flight
 
     @property
     def connections(self) -> int:

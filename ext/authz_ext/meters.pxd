@@ -3,6 +3,8 @@
 cdef enum:
     BOUNDS_MAX = 32
 
+cdef long long moment_ns() noexcept
+
 
 cdef class Board:
     cdef long long* slots
@@ -16,6 +18,8 @@ cdef class Board:
 cdef class Counter:
     cdef Board _board
     cdef Py_ssize_t _slot
+
+    cdef void count_one(self) noexcept
 
 
 cdef class Gauge:

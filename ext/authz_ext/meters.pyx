@@ -58,6 +58,11 @@ def now_ms():
     return monotonic_ns() // 1_000_000
 
 
+cdef long long moment_ns() noexcept:
+    """As `now_ns`, for other extensions."""
+    return monotonic_ns()
+
+
 cdef class Board:
     """The slots of one process, all 0 at first."""
 
@@ -129,6 +134,9 @@ cdef class Counter:
         if amount < 0:
             raise ValueError(f"a counter never falls: {amount}")
         SLOT_ADD(self._board.slots + self._slot, amount)
+
+    cdef void count_one(self) noexcept:
+        SLOT_ADD(self._board.slots + self._slot, 1)
 
     @property
     def value(self):

@@ -22,12 +22,16 @@ cdef class Reply:
 
 cdef class Errand:
     cdef object _coroutine
-    cdef object _on_end
-    cdef object _subject
 
     cdef go_on(self)
     cdef become_task(self, awaited)
     cdef end(self, value, error)
+    cdef ended(self, value, error)
+
+
+cdef class ToldErrand(Errand):
+    cdef object _on_end
+    cdef object _subject
 
 
 cdef class Rest:

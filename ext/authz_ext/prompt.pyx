@@ -156,7 +156,7 @@ cdef class Reply:
 
 
 cdef class Errand:
-    """A coroutine on its way; see the module."""
+    """A coroutine on its way; see the module. Those derived from it say what its end means."""
 
     cdef go_on(self):
         """Lead the coroutine to its end or to where it has to wait."""
@@ -205,16 +205,28 @@ cdef class Errand:
             self.end(value, None)
 
     cdef end(self, value, error):
-        on_end, subject = self._on_end, self._subject
-        self._coroutine = self._on_end = self._subject = None
+        self._coroutine = None
         try:
-            on_end(subject, value, error)
+            self.ended(value, error)
         except Exception as failure:
             asyncio.get_running_loop().call_exception_handler(
                 {"message": "the end of an errand could not be told", "exception": failure}
             )
         if error is not None and isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise error
+
+    cdef ended(self, value, error):
+        """Take what the coroutine returned, or what it raised, CancelledError included."""
+        raise NotImplementedError
+
+
+cdef class ToldErrand(Errand):
+    """An errand whose end is told to a callable."""
+
+    cdef ended(self, value, error):
+        on_end, subject = self._on_end, self._subject
+        self._on_end = self._subject = None
+        on_end(subject, value, error)
 
 
 cdef class Rest:
@@ -259,7 +271,7 @@ def send_off(coroutine not None, on_end not None, subject):
     That may be before this returns. One of value and error is None; an error is what the coroutine
     raised, CancelledError included. `on_end` must not raise.
     """
-    cdef Errand errand = Errand.__new__(Errand)
+    cdef ToldErrand errand = ToldErrand.__new__(ToldErrand)
     errand._coroutine = coroutine
     errand._on_end = on_end
     errand._subject = subject

@@ -1,8 +1,9 @@
 """The reader of plain requests answers as the general parser does, or leaves the request to it.
 
-A request whose first byte comes alone is never a plain one. So each stream is fed twice, whole
-and with its first byte apart: whatever the plain reader accepts, llhttp must have accepted with
-the same meaning, and its limits must be the same.
+A request whose first byte comes alone is never a plain one. So each stream is fed whole and with
+its first byte apart: whatever the plain reader accepts, llhttp must have accepted with the same
+meaning, and its limits must be the same. So it must be where the stream, or another one with
+some of the same heads, has come before, on another connection: heads are then known.
 """
 
 from __future__ import annotations
@@ -76,16 +77,22 @@ def shape(answers: list[Answer]) -> list[tuple[int, dict[str, str], bytes]]:
     ]
 
 
-@given(stream=streams(), guarded=st.booleans())
+@given(stream=streams(), before=streams(), guarded=st.booleans())
 @example(stream=b"POST /v1/settle HTTP/1.1\r\nHost: h\r\nContent-Length: 51\r\n\r\n" + BODY * 2,
-         guarded=False)  # fmt: skip
+         before=b"", guarded=False)  # fmt: skip
 @example(stream=b"POST /v1/x HTTP/1.1\r\nHost: h\r\nContent-Length: 81\r\n\r\n" + b"x" * 81,
-         guarded=False)  # fmt: skip
+         before=b"", guarded=False)  # fmt: skip
 @settings(deadline=None, max_examples=400)
-def test_both_ways_of_reading_answer_alike(stream: bytes, guarded: bool) -> None:
+def test_all_ways_of_reading_answer_alike(stream: bytes, before: bytes, guarded: bool) -> None:
     access = Access(("secret",) if guarded else ())
     whole, transport = asyncio.run(exchange_in_memory(stream, limits=LIMITS, access=access))
     parts = (stream[:1], stream[1:])
     parsed, parsed_transport = asyncio.run(exchange_in_memory(*parts, limits=LIMITS, access=access))
     assert shape(whole) == shape(parsed)
     assert transport.has_eof == parsed_transport.has_eof
+    for seen in (stream, before + stream):
+        known, known_transport = asyncio.run(
+            exchange_in_memory(stream, limits=LIMITS, access=access, seen=seen)
+        )
+        assert shape(known) == shape(parsed)
+        assert known_transport.has_eof == parsed_transport.has_eof

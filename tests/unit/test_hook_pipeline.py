@@ -23,6 +23,7 @@ from tally import Tally
 from authz.hooks.http import HookProtocol
 from authz.hooks.messages import Limits
 from authz.hooks.server import HookServer
+from authz_ext.pipeline import Exchange
 
 LIMITS = Limits(pipelined_max=4, in_flight_max=2, connections_max=2)
 
@@ -118,6 +119,19 @@ async def test_a_full_pipeline_stops_reading_and_goes_on_later(
     assert line.transport.is_paused
     engine.release("stuck")
     assert len(await line.settle_down()) == 10
+    assert not line.transport.is_paused
+
+
+async def test_a_full_pipeline_stops_reading_what_comes_behind_the_last_request(
+    line: Line, engine: OrderedEngine
+) -> None:
+    engine.hold("stuck")
+    last = authorize("last", "Connection: close")
+    stream = authorize("first") + authorize("stuck") * 3 + last + authorize("ignored")
+    assert ids(await line.feed(stream)) == ["first"]
+    assert line.transport.is_paused
+    engine.release("stuck")
+    assert ids(await line.settle_down()) == ["first", *["stuck"] * 3, "last"]
     assert not line.transport.is_paused
 
 
@@ -279,3 +293,36 @@ async def test_a_long_line_of_requests_of_one_call_follows_the_first(engine: Ord
     assert [answer.status for answer in answers] == [200] * 901
     assert engine.ended == ["authorize c1", *["settle c1"] * 900]
     server.close()
+
+
+async def test_a_connection_that_cannot_be_written_to_does_not_stop_the_others(
+    server: HookServer, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    other = Line(server)
+    monkeypatch.setattr(line.transport, "write", lambda _data: 1 // 0)
+    line.protocol.data_received(authorize("a"))
+    assert ids(await other.feed(authorize("b"))) == ["b"]
+    assert [type(context["exception"]) for context in told] == [ZeroDivisionError]
+
+
+async def test_what_fails_around_the_work_is_a_failure_like_any(
+    engine: OrderedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "authorize", lambda _request: 1 // 0)
+    monkeypatch.setattr(engine, "reserve", lambda _request: asyncio.sleep(0, object()))
+    server = new_server(engine)
+    line = Line(server)
+    reserve = post("/v1/reserve", b'{"call_id":"c1","account":"acme","used_seconds":1}')
+    answers = await line.feed(authorize("a") + reserve + settle("b"))
+    assert [answer.status for answer in answers] == [500, 500, 200]
+    assert server.in_flight == 0
+    server.close()
+
+
+async def test_a_request_that_was_not_admitted_is_not_taken(line: Line) -> None:
+    pipeline = line.protocol._pipeline
+    with pytest.raises(ValueError, match="not admitted"):
+        pipeline.append(Exchange())
+    assert pipeline.is_empty

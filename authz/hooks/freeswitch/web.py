@@ -17,7 +17,7 @@ from authz.hooks.freeswitch.lookup import Lookup
 from authz.hooks.freeswitch.refusals import Refusal, refusal_of
 from authz.hooks.messages import UNSAID, OrderKey, Payload, Request, Response
 from authz.hooks.routes import HookEngine, overload_denial
-from authz.hooks.routing import Endpoint, RouteTable
+from authz.hooks.routing import CoroutineEndpoint, RouteTable
 from authz.model import Denial, Grant, SettleRequest
 from authz.reasons import REASONS
 
@@ -33,7 +33,7 @@ class CdrAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     seconds: int | None = None
 
 
-class Dialplan(Endpoint):
+class Dialplan(CoroutineEndpoint):
     """`POST /freeswitch/dialplan`: one lookup of mod_xml_curl, answered by a dialplan.
 
     On anything but a document the switch goes on with its own dialplan, so a refusal is the answer
@@ -103,7 +103,7 @@ class Dialplan(Endpoint):
         return Response(200, body, CONTENT_TYPE)
 
 
-class CallRecord(Endpoint):
+class CallRecord(CoroutineEndpoint):
     """`POST /freeswitch/cdr`: settles the charged leg of a call from its CDR.
 
     200 only when there is nothing left to do: booked, spooled or not to be charged. At anything
