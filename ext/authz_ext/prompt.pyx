@@ -33,18 +33,11 @@ cdef extern from "Python.h":
 #: Errands that have become tasks: the event loop itself keeps only weak references to those.
 cdef set TASKS = set()
 
-cdef enum:
-    PENDING = 0
-    FINISHED = 1
-    CANCELLED = 2
-
-
 cdef class Reply:
     """What will be answered; awaited by an errand, or like any future by a task."""
 
-    def __cinit__(self, loop not None, question=None):
+    def __init__(self, loop not None):
         self._loop = loop
-        self.question = question
 
     # What whoever answers calls.
 
@@ -202,7 +195,7 @@ cdef class Errand:
         if outcome == PYGEN_RETURN:
             self.end(value, None)
             return
-        if type(value) is Reply:
+        if isinstance(value, Reply):
             reply = <Reply>value
             if reply._state == PENDING and reply._errand is None:
                 reply._asyncio_future_blocking = False
