@@ -14,7 +14,6 @@ from authz.store.accounts import Chain
 from authz.store.constants import Policy
 from authz.store.layouts import AUTHORIZE, LEG_REQUEST, RESERVE, SETTLE
 from authz.store.records import CallTail, ledger_strings
-from authz.store.scripts import script_for
 
 _HOURS = 24
 _ATTEMPT = 1
@@ -31,16 +30,10 @@ async def _run(
 ) -> list[Any]:
     chain = await _chain(books, account)
     limits = [one.limits(call_class, books.clock.now()) for one in chain.accounts]
-    script = script_for(name, len(chain.accounts))
     hour_keys = chain.hour_keys(books.clock.now())
     named = {"authorize": hour_keys.filters, "settle": hour_keys.tombstones}
-    reply: list[Any] = await books.client.call_script(
-        script,
-        chain.call_keys(call_id)
-        if script.legs is None
-        else chain.leg_keys(name, call_id, named.get(name, ())),
-        [*arguments, *limits],
-    )
+    prepared = chain.prepared(name, named.get(name, ()))
+    reply: list[Any] = await books.client.call_prepared(prepared, call_id, [*arguments, *limits])
     return reply
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from authz.engine.terms import TermsBook
 from authz.reasons import Outcome
 from authz.store.accounts import AccountDirectory, Chain
 from authz.store.client import StoreClient
-from authz.store.scripts import load_scripts, script_for
+from authz.store.scripts import load_scripts
 from authz_ext.briefing import Briefing
 from authz_ext.gate import CallGate
 from authz_ext.numbers import NumberRules
@@ -69,15 +69,11 @@ class Context:
         call_id: str,
         arguments: list[bytes],
         deadline_ms: int,
-        hour_keys: Sequence[bytes] = (),
+        hour_keys: tuple[bytes, ...] = (),
     ) -> Awaitable[list[Any]]:
         """Run one of the scripts about a call; await its answer."""
-        script = script_for(name, len(chain.accounts))
-        if script.legs is None:
-            script_keys = chain.call_keys(call_id)
-        else:
-            script_keys = chain.leg_keys(name, call_id, hour_keys)
-        return self.client.call_script(script, script_keys, arguments, deadline_ms)
+        prepared = chain.prepared(name, hour_keys)
+        return self.client.call_prepared(prepared, call_id, arguments, deadline_ms)
 
     def is_stale(self, reply: list[Any], chain: Chain) -> bool:
         """Return whether the script knew better; then what it knew better is brought up to date."""

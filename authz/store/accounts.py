@@ -21,7 +21,9 @@ from authz.reasons import CLASSES, CallClass
 from authz.store import keys
 from authz.store.constants import Recharge
 from authz.store.layouts import ACCOUNT_STATE, LIMITS, NONE
+from authz.store.scripts import script_for
 from authz.validation import check_email
+from authz_ext.packing import PreparedCall
 
 if TYPE_CHECKING:
     from authz.store.client import StoreClient
@@ -259,23 +261,34 @@ class Chain:
             self.ledger_key,
             self.events_key,
         )
-        # Every key that is passed costs the store as much as reading a number from a record.
         self._authorize_keys = (self.leases_key, self.closed_prefix, self.events_key)
         self._own_keys = tuple(chain_keys)
         self._hour_keys: HourKeys | None = None
+        #: By verb, with the keys of an hour that it is prepared with.
+        self._prepared: dict[str, tuple[tuple[bytes, ...], PreparedCall]] = {}
         self._validity = (0, 0)
         self._limits: dict[CallClass, tuple[bytes, ...]] = {}
         self._call_limits: dict[CallClass, tuple[CallLimits, ...]] = {}
 
-    def call_keys(self, call_id: str) -> list[bytes]:
-        """Return the ten keys that every script about one call takes."""
-        return [self._call_prefix + call_id.encode(), *self._shared_keys, *self.account_keys]
+    def prepared(self, verb: str, hour_keys: tuple[bytes, ...] = ()) -> PreparedCall:
+        """Return the script of a verb about a call, prepared with these of an hour's keys."""
+        known = self._prepared.get(verb)
+        # An hour's keys are the same tuple for as long as they hold.
+        if known is None or known[0] is not hour_keys:
+            known = self._prepared[verb] = (hour_keys, self._prepare(verb, hour_keys))
+        return known[1]
 
-    def leg_keys(self, verb: str, call_id: str, hour_keys: Sequence[bytes]) -> list[bytes]:
-        """Return the keys of a script that exists for each length of a chain."""
-        call_key = self._call_prefix + call_id.encode()
-        shared = self._authorize_keys if verb == "authorize" else self._shared_keys
-        return [call_key, *shared, *hour_keys, *self._own_keys]
+    def _prepare(self, verb: str, hour_keys: tuple[bytes, ...]) -> PreparedCall:
+        script = script_for(verb, len(self.accounts))
+        # Every key that is passed costs the store as much as reading a number from a record.
+        if script.legs is None:
+            others = (*self._shared_keys, *self.account_keys)
+        elif verb == "authorize":
+            others = (*self._authorize_keys, *hour_keys, *self._own_keys)
+        else:
+            others = (*self._shared_keys, *hour_keys, *self._own_keys)
+        script.check_keys(1 + len(others))
+        return PreparedCall(script, self._call_prefix, others)
 
     def hour_keys(self, at: int) -> HourKeys:
         """Return the keys that go with the hour of store second `at`."""

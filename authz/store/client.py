@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Never, Self
 
 from authz import log, meters
 from authz.errors import InvariantError, NotExecuted, OutcomeUnknown, StoreError
-from authz.store.connection import Connection, ScriptCall, pack_command
+from authz.store.connection import Connection, pack_command
 from authz.store.handshake import open_connection
 from authz.store.health import StoreHealth
 from authz.store.url import StoreAddress, parse_store_url
@@ -22,7 +22,8 @@ from authz_ext.packing import pack_script_call
 
 if TYPE_CHECKING:
     from authz.store.scripts import Script
-    from authz_ext.prompt import Reply
+    from authz_ext.packing import PreparedCall
+    from authz_ext.wire import Command
 
 #: A store that counts as down is asked this often, and has to answer within the same time.
 PROBE_INTERVAL_MS: Final = 200
@@ -40,6 +41,10 @@ _NOT_SENT: Final = meters.counter("authz_store_errors_total", "not_sent")
 
 #: Told when another server process answers than before: (previous run id, present one).
 RunIdCallback = Callable[[str, str], None]
+
+
+def _moment_in(wait_ms: int) -> int:
+    return meters.now_ns() + wait_ms * 1_000_000
 
 
 class StoreClient:
@@ -62,7 +67,6 @@ class StoreClient:
         "_run_id_callbacks",
         "_scripts",
         "_task",
-        "_time",
         "_trouble",
         "run_id",
     )
@@ -87,7 +91,6 @@ class StoreClient:
         self._calls_again: set[asyncio.Task[None]] = set()
         self._run_id_callbacks: list[RunIdCallback] = []
         self._task: asyncio.Task[None] | None = None
-        self._time = asyncio.get_running_loop().time
         self._trouble = asyncio.Event()
         self._closing = False
         #: The run id of the server that answered last, None before the first.
@@ -156,7 +159,7 @@ class StoreClient:
 
         An error inside a list (of EXEC, or of a script) stays a value of that list.
         """
-        return await self._submit(pack_command(command), self._time() + deadline_ms / 1000)
+        return await self._submit(pack_command(command), _moment_in(deadline_ms))
 
     def call_script(
         self,
@@ -170,17 +173,22 @@ class StoreClient:
         A server that has forgotten the script is given it and asked once more. The deadline
         covers all of that. What cannot be sent is said at once, not when it is awaited.
         """
-        if len(keys) != script.number_of_keys:
-            raise InvariantError(
-                f"script {script.name} takes {script.number_of_keys} keys, got {len(keys)}"
-            )
+        script.check_keys(len(keys))
+        packed = pack_script_call(script.sha1, keys, arguments)
+        return self._submit(packed, _moment_in(deadline_ms), script)
+
+    def call_prepared(
+        self,
+        prepared: PreparedCall,
+        call_id: str,
+        arguments: list[bytes],
+        deadline_ms: int = 1_000,
+    ) -> Awaitable[Any]:
+        """Run a script about a call, prepared by its chain; as `call_script`."""
         connection = self._live
         if connection is None:
-            _NOT_SENT.add()
-            raise NotExecuted(self._refusal())
-        packed = pack_script_call(script.sha1, keys, arguments)
-        deadline = self._time() + deadline_ms / 1000
-        return connection.submit_call(ScriptCall(script, packed, deadline))
+            self._refuse()
+        return connection.call(prepared, call_id, arguments, deadline_ms)
 
     async def close(self) -> None:
         """Send what is queued, wait for the answers (1 s at most), and disconnect."""
@@ -192,12 +200,15 @@ class StoreClient:
             self._task = None
         await self._give_up("the store client is closed")
 
-    def _submit(self, packed: bytes, deadline: float) -> Reply[Any]:
+    def _submit(self, packed: bytes, deadline_ns: int, script: Script | None = None) -> Command:
         connection = self._live
         if connection is None:
-            _NOT_SENT.add()
-            raise NotExecuted(self._refusal())
-        return connection.submit(packed, deadline)
+            self._refuse()
+        return connection.submit(packed, deadline_ns, script)
+
+    def _refuse(self) -> Never:
+        _NOT_SENT.add()
+        raise NotExecuted(self._refusal())
 
     def _refusal(self) -> str:
         if self._closing:
@@ -206,29 +217,28 @@ class StoreClient:
             return "the store did not answer in time and counts as down"
         return "the store is not connected"
 
-    def _call_forgotten(self, reply: Reply[Any]) -> None:
-        task = asyncio.create_task(self._call_again(reply))
+    def _call_forgotten(self, command: Command) -> None:
+        task = asyncio.create_task(self._call_again(command))
         self._calls_again.add(task)
         task.add_done_callback(self._calls_again.discard)
 
-    async def _call_again(self, reply: Reply[Any]) -> None:
-        call: ScriptCall = reply.question
+    async def _call_again(self, command: Command) -> None:
         try:
-            await self._load(call.script, call.deadline)
+            await self._load(command.script, command.deadline_ns)
             connection = self._live
             if connection is None:
                 raise NotExecuted(self._refusal())
-            connection.repeat_call(reply)
+            connection.repeat(command)
         except (StoreError, InvariantError) as error:
-            if not reply.done():
-                reply.set_exception(error)
+            if not command.done():
+                command.set_exception(error)
 
-    async def _load(self, script: Script, deadline: float) -> None:
+    async def _load(self, script: Script, deadline_ns: int) -> None:
         """Give the server a script; callers that need the same one share the command."""
         self._scripts.setdefault(script.sha1, script)
         task = self._loading.get(script.sha1)
         if task is None:
-            task = asyncio.create_task(self._send_script(script, deadline))
+            task = asyncio.create_task(self._send_script(script, deadline_ns))
             self._loading[script.sha1] = task
             task.add_done_callback(lambda _: self._loading.pop(script.sha1))
         try:
@@ -236,8 +246,8 @@ class StoreClient:
         except StoreError as error:
             raise NotExecuted(f"script {script.name} cannot be loaded: {error}") from error
 
-    async def _send_script(self, script: Script, deadline: float) -> None:
-        sha1 = await self._submit(pack_command(("SCRIPT", "LOAD", script.source)), deadline)
+    async def _send_script(self, script: Script, deadline_ns: int) -> None:
+        sha1 = await self._submit(pack_command(("SCRIPT", "LOAD", script.source)), deadline_ns)
         if sha1 != script.sha1.encode():
             raise InvariantError(f"script {script.name} has SHA-1 {sha1!r}, not {script.sha1}")
         log.event("script_reloaded", level="warning", script=script.name)
@@ -303,13 +313,13 @@ class StoreClient:
         """Ask a store that counts as down until it answers in time; False to give it up."""
         log.event("store_down", level="error", store=self.address)
         for _ in range(_PROBES_MAX):
-            due = self._time() + PROBE_INTERVAL_MS / 1000
+            due_ns = _moment_in(PROBE_INTERVAL_MS)
             try:
-                await connection.submit(_PING, due)
+                await connection.submit(_PING, due_ns)
             except (NotExecuted, OutcomeUnknown):
                 if connection.lost.done():
                     return False
-                await asyncio.sleep(max(0.0, due - self._time()))
+                await asyncio.sleep(max(0, due_ns - meters.now_ns()) / 1_000_000_000)
             else:
                 self._health.recovered()
                 self._live = connection

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
+from authz import meters
 from authz.errors import AuthzError, ConfigError, NotExecuted, StoreReplyError
 from authz.store.connection import Connection, pack_command
 from authz.store.health import StoreHealth
@@ -38,12 +39,12 @@ async def open_connection(
     ConfigError when it can be reached but not used as configured (password, certificate, version).
     """
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + timeout_ms / 1000
+    deadline_ns = meters.now_ns() + timeout_ms * 1_000_000
     connection = Connection(loop, health)
     try:
-        async with asyncio.timeout_at(deadline):
+        async with asyncio.timeout(timeout_ms / 1000):
             await _connect(loop, connection, address)
-            run_id = await _greet(connection, address, scripts, client_name, deadline)
+            run_id = await _greet(connection, address, scripts, client_name, deadline_ns)
     except (AuthzError, OSError) as error:
         connection.abort("the greeting failed")
         # The first error's text may repeat the password: it must not hang on to the new one.
@@ -88,7 +89,7 @@ async def _greet(
     address: StoreAddress,
     scripts: Iterable[Script],
     client_name: str,
-    deadline: float,
+    deadline_ns: int,
 ) -> str:
     hello: tuple[str, ...] = ("HELLO", "2")
     if address.password is not None:
@@ -102,7 +103,7 @@ async def _greet(
         *(("SCRIPT", "LOAD", script.source) for script in scripts),
     ]
     replies: list[Any] = await asyncio.gather(
-        *(connection.submit(pack_command(command), deadline) for command in commands),
+        *(connection.submit(pack_command(command), deadline_ns) for command in commands),
         return_exceptions=True,
     )
     for reply in replies:

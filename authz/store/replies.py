@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from struct import Struct
 from typing import Any, Final
 
 from authz.errors import InvariantError, NotExecuted, StoreReplyError
+from authz_ext.packing import unpack_integers
 
 #: First words of the replies of a server that refused a command before it changed anything.
 NOT_EXECUTED_CODES: Final = frozenset(
@@ -29,10 +29,6 @@ NOT_EXECUTED_CODES: Final = frozenset(
 #: @user_script:1: @user_script: 1: -OOM command not allowed ...". Later servers do not.
 _WRAPPED: Final = re.compile(r"^ERR Error running script .*@user_script: ?\d+: -([A-Z]+) ")
 
-#: Most integers that a script answers: five about the call and three for each of four legs.
-_INTEGERS_MAX: Final = 17
-_INTEGERS: Final = {8 * count: Struct(f">{count}q") for count in range(1, _INTEGERS_MAX + 1)}
-
 
 def read_answer(answer: Any) -> Any:
     """Return what a script with a shortcut has answered, its integers as a list.
@@ -41,10 +37,13 @@ def read_answer(answer: Any) -> Any:
     """
     if type(answer) is not bytes:
         return answer
-    integers = _INTEGERS.get(len(answer))
-    if integers is None:
-        raise InvariantError(f"a script has answered {len(answer)} bytes, which are no integers")
-    return list(integers.unpack(answer))
+    try:
+        return unpack_integers(answer)
+    except ValueError:
+        length = len(answer)
+        raise InvariantError(
+            f"a script has answered {length} bytes, which are no integers"
+        ) from None
 
 
 def reply_error(text: str) -> NotExecuted | StoreReplyError:

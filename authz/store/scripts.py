@@ -62,6 +62,13 @@ class Script:
     #: The length of the chains that it is for; None: of any.
     legs: int | None = None
 
+    def check_keys(self, count: int) -> None:
+        """Raise InvariantError if the script does not take so many keys."""
+        if count != self.number_of_keys:
+            raise InvariantError(
+                f"script {self.name} takes {self.number_of_keys} keys, got {count}"
+            )
+
 
 def _read_include(name: str, stack: tuple[str, ...]) -> str:
     resource = files("authz_lua.includes") / f"{name}.lua"

@@ -1,9 +1,19 @@
 """Layout of the meters: slots of 8 bytes, private at first, shared with other processes later."""
 
+cdef extern from *:
+    """
+    #include <time.h>
+
+    static inline long long monotonic_ns(void) {
+        struct timespec moment;
+        clock_gettime(CLOCK_MONOTONIC, &moment);
+        return (long long)moment.tv_sec * 1000000000LL + moment.tv_nsec;
+    }
+    """
+    long long monotonic_ns() noexcept
+
 cdef enum:
     BOUNDS_MAX = 32
-
-cdef long long moment_ns() noexcept
 
 
 cdef class Board:

@@ -18,23 +18,14 @@ from libc.stdlib cimport calloc, free
 
 cdef extern from *:
     """
-    #include <time.h>
-
     #define SLOT_ADD(slot, amount) \
         ((void)__atomic_fetch_add((slot), (long long)(amount), __ATOMIC_RELAXED))
     #define SLOT_SET(slot, value) __atomic_store_n((slot), (long long)(value), __ATOMIC_RELAXED)
     #define SLOT_GET(slot) __atomic_load_n((slot), __ATOMIC_RELAXED)
-
-    static inline long long monotonic_ns(void) {
-        struct timespec moment;
-        clock_gettime(CLOCK_MONOTONIC, &moment);
-        return (long long)moment.tv_sec * 1000000000LL + moment.tv_nsec;
-    }
     """
     void SLOT_ADD(long long* slot, long long amount) noexcept
     void SLOT_SET(long long* slot, long long value) noexcept
     long long SLOT_GET(long long* slot) noexcept
-    long long monotonic_ns() noexcept
 
 cdef enum:
     SLOT_BYTES = 8
@@ -56,11 +47,6 @@ def now_us():
 def now_ms():
     """Return the same clock in whole milliseconds."""
     return monotonic_ns() // 1_000_000
-
-
-cdef long long moment_ns() noexcept:
-    """As `now_ns`, for other extensions."""
-    return monotonic_ns()
 
 
 cdef class Board:

@@ -7,7 +7,7 @@ from collections import deque
 
 from authz_ext.known cimport KnownHead, KnownHeads
 from authz_ext.messages cimport Heads, Request, Response
-from authz_ext.meters cimport Counter, moment_ns
+from authz_ext.meters cimport Counter, monotonic_ns
 from authz_ext.prompt cimport Errand
 from authz_ext.routes cimport AnswerCounts, Route
 
@@ -109,7 +109,7 @@ cdef class Pipeline:
 
     cdef take(self, Exchange exchange):
         exchange._pipeline = self
-        exchange._began_ns = moment_ns()
+        exchange._began_ns = monotonic_ns()
         self._unanswered.append(exchange)
         if exchange.response is not None:
             self.counts_of(exchange).count(exchange.response.status, exchange._began_ns)

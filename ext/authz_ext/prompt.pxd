@@ -1,10 +1,14 @@
 """Replies and the errands that wait for them."""
 
+cdef enum:
+    # States of a reply.
+    PENDING = 0
+    FINISHED = 1
+    CANCELLED = 2
+
 
 cdef class Reply:
     cdef object _loop
-    #: What was asked, for whoever may have to ask again; see store/connection.py.
-    cdef readonly object question
     cdef object _value
     cdef object _error
     cdef int _state

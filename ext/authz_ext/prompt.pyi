@@ -15,11 +15,7 @@ class Reply(Generic[_T]):
 
     _asyncio_future_blocking: bool
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, question: Any = None) -> None: ...
-    @property
-    def question(self) -> Any:
-        """What was asked, if whoever asked has said so."""
-
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None: ...
     def set_result(self, value: _T) -> None:
         """Take the answer; InvalidStateError if there is one already."""
 

@@ -16,27 +16,28 @@ from asyncio import CancelledError, InvalidStateError
 
 from cpython.contextvars cimport PyContext_CopyCurrent
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF
+from cpython.ref cimport Py_DECREF, Py_INCREF
 
 cdef extern from "Python.h":
     int PYGEN_RETURN
+    int PYGEN_NEXT
     int PyIter_Send(object coroutine, object value, PyObject** result) except -1
+
+    # What Cython has no word for: how a type takes `send` without raising StopIteration.
+    ctypedef int (*sendfunc)(PyObject*, PyObject*, PyObject**)
+    ctypedef struct PyAsyncMethods:
+        sendfunc am_send
+    ctypedef struct PyTypeObject:
+        PyAsyncMethods* tp_as_async
 
 #: Errands that have become tasks: the event loop itself keeps only weak references to those.
 cdef set TASKS = set()
 
-cdef enum:
-    PENDING = 0
-    FINISHED = 1
-    CANCELLED = 2
-
-
 cdef class Reply:
     """What will be answered; awaited by an errand, or like any future by a task."""
 
-    def __cinit__(self, loop not None, question=None):
+    def __init__(self, loop not None):
         self._loop = loop
-        self.question = question
 
     # What whoever answers calls.
 
@@ -155,6 +156,27 @@ cdef class Reply:
         raise StopIteration(self.result())
 
 
+cdef int send_reply(Reply reply, object _value, PyObject** result) except -1:
+    """Do as `__next__` for a coroutine that awaits: an answer need not become an exception."""
+    cdef object value
+    cdef int outcome = PYGEN_RETURN
+    result[0] = NULL
+    if reply._state == PENDING:
+        reply._asyncio_future_blocking = True
+        value = reply
+        outcome = PYGEN_NEXT
+    elif reply._state == FINISHED and reply._error is None:
+        value = reply._value
+    else:
+        value = reply.result()
+    Py_INCREF(value)
+    result[0] = <PyObject*>value
+    return outcome
+
+
+(<PyTypeObject*>Reply).tp_as_async.am_send = <sendfunc>send_reply
+
+
 cdef class Errand:
     """A coroutine on its way; see the module. Those derived from it say what its end means."""
 
@@ -173,7 +195,7 @@ cdef class Errand:
         if outcome == PYGEN_RETURN:
             self.end(value, None)
             return
-        if type(value) is Reply:
+        if isinstance(value, Reply):
             reply = <Reply>value
             if reply._state == PENDING and reply._errand is None:
                 reply._asyncio_future_blocking = False

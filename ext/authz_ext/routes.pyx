@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from authz_ext.messages cimport JsonAnswers, Response
-from authz_ext.meters cimport Counter, Histogram, moment_ns
+from authz_ext.meters cimport Counter, Histogram, monotonic_ns
 
 
 cdef class AnswerCounts:
@@ -18,7 +18,7 @@ cdef class AnswerCounts:
 
     cpdef void count(self, int status, long long began_ns) noexcept:
         """Count an answer to a request that was complete at `began_ns`."""
-        self._seconds.count(moment_ns() - began_ns)
+        self._seconds.count(monotonic_ns() - began_ns)
         if status < 300:
             self._successes.count_one()
         elif status < 500:

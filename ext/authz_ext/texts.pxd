@@ -1,11 +1,10 @@
 """Texts as the store's records have them: UTF-8, each led by its length in one byte."""
 
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.string cimport memcpy
 
-cdef extern from "Python.h":
-    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
-
 cdef enum:
+    # The length is one byte.
     TEXT_BYTES_MAX = 255
 
 

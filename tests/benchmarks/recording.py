@@ -7,7 +7,7 @@ engine sent becomes a template: the same commands for any other call id of the s
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -18,6 +18,7 @@ from authz.store import keys
 from authz.store.client import StoreClient
 from authz.store.connection import pack_command
 from authz.store.scripts import Script, load_scripts
+from authz_ext.packing import PreparedCall
 
 #: Ids of a call all have this form, so that one can stand for another.
 CALL_ID: Final = "call-{:09d}@switch-1.example.net"
@@ -49,7 +50,7 @@ class Recorded(NamedTuple):
 
     script: Script
     keys: tuple[bytes, ...]
-    arguments: tuple[bytes | int, ...]
+    arguments: tuple[bytes, ...]
 
 
 class RecordingClient(StoreClient):
@@ -61,16 +62,17 @@ class RecordingClient(StoreClient):
         super().__init__(*arguments, **options)
         self.recorded: list[Recorded] = []
 
-    async def call_script(
+    def call_prepared(
         self,
-        script: Script,
-        keys: Sequence[bytes],
-        arguments: Sequence[bytes | int],
+        prepared: PreparedCall,
+        call_id: str,
+        arguments: list[bytes],
         deadline_ms: int = 1_000,
-    ) -> Any:
-        """Run a script and remember it."""
-        self.recorded.append(Recorded(script, tuple(keys), tuple(arguments)))
-        return await super().call_script(script, keys, arguments, deadline_ms)
+    ) -> Awaitable[Any]:
+        """Run a script about a call and remember it."""
+        script_keys = tuple(prepared.keys(call_id))
+        self.recorded.append(Recorded(prepared.script, script_keys, tuple(arguments)))
+        return super().call_prepared(prepared, call_id, arguments, deadline_ms)
 
 
 class Template:

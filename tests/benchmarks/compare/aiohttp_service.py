@@ -28,6 +28,7 @@ from authz.rating.registry import DeckRegistry
 from authz.store.client import StoreClient
 from authz.store.replies import read_answer
 from authz.store.scripts import Script, load_scripts
+from authz_ext.packing import PreparedCall
 
 _CONNECTIONS: Final = 64
 _encode = msgspec.json.Encoder().encode
@@ -44,7 +45,7 @@ class RedisPyClient:
         pool = redis.asyncio.BlockingConnectionPool.from_url(url, max_connections=_CONNECTIONS)
         self._redis = redis.asyncio.Redis(connection_pool=pool)
         self._scripts = {
-            script.name: self._redis.register_script(script.source)
+            script.sha1: self._redis.register_script(script.source)
             for script in load_scripts().values()
         }
 
@@ -62,7 +63,18 @@ class RedisPyClient:
     ) -> Any:
         """Run a script and return its answer."""
         async with asyncio.timeout(deadline_ms / 1000):
-            return read_answer(await self._scripts[script.name](keys=keys, args=arguments))
+            return read_answer(await self._scripts[script.sha1](keys=keys, args=arguments))
+
+    async def call_prepared(
+        self,
+        prepared: PreparedCall,
+        call_id: str,
+        arguments: list[bytes],
+        deadline_ms: int = 1_000,
+    ) -> Any:
+        """Run a script about a call and return its answer."""
+        script_keys = prepared.keys(call_id)
+        return await self.call_script(prepared.script, script_keys, arguments, deadline_ms)
 
     def on_run_id_change(self, callback: Callable[[str, str], None]) -> None:
         """Ignore it: redis-py does not tell whether another server answers."""
