@@ -11,11 +11,7 @@ from loadtest.errors import LoadTestError
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcmp, memcpy, memmove
-
-cdef extern from "<string.h>" nogil:
-    # Of the GNU and musl C libraries.
-    void* memmem(const void* text, size_t text_bytes, const void* part, size_t part_bytes)
+from libc.string cimport memchr, memcmp, memcpy, memmove
 
 cdef extern from "<strings.h>" nogil:
     int strncasecmp(const char* one, const char* other, size_t size)
@@ -79,7 +75,7 @@ cdef class AnswerReader:
 
     cdef int find_head(self, const char* text, Py_ssize_t size) except -1:
         """Say whether the head of the next answer is there; note its length and its body's."""
-        cdef const char* end = <const char*>memmem(text, size, b"\r\n\r\n", 4)
+        cdef const char* end = find_head_end(text, text + size)
         cdef bint is_endless = end == NULL and size > ANSWER_BYTES_MAX
         if end != NULL:
             self._body_bytes = body_length(text, end)
@@ -115,6 +111,30 @@ cdef class AnswerReader:
         return found
 
 
+cdef const char* find_line_end(const char* text, const char* end) noexcept:
+    """Return where the first line end of a text begins, or NULL if there is none."""
+    cdef const char* newline = text
+    while True:
+        newline = <const char*>memchr(newline, c'\n', end - newline)
+        if newline == NULL:
+            return NULL
+        if newline > text and (newline - 1)[0] == c'\r':
+            return newline - 1
+        newline += 1
+
+
+cdef const char* find_head_end(const char* text, const char* end) noexcept:
+    """Return where the two line ends begin that end a head, or NULL if it has not ended."""
+    cdef const char* line_end = find_line_end(text, end)
+    cdef const char* next_end
+    while line_end != NULL:
+        next_end = find_line_end(line_end + 2, end)
+        if next_end == line_end + 2:
+            return line_end
+        line_end = next_end
+    return NULL
+
+
 cdef Py_ssize_t body_length(const char* head, const char* end) except -1:
     """Return the length that a head says, which ends at `end`; LoadTestError if it says none."""
     cdef const char* line
@@ -123,9 +143,9 @@ cdef Py_ssize_t body_length(const char* head, const char* end) except -1:
     cdef Py_ssize_t length = -1
     if not is_status_line(head, end - head):
         raise LoadTestError(f"this is no answer in HTTP/1: {head[:min(end - head, 40)]!r}")
-    line = <const char*>memmem(head, end + 2 - head, b"\r\n", 2) + 2
+    line = find_line_end(head, end + 2) + 2
     while line < end:
-        line_end = <const char*>memmem(line, end + 2 - line, b"\r\n", 2)
+        line_end = find_line_end(line, end + 2)
         if strncasecmp(line, b"Content-Length:", 15) == 0:
             value = line + 15
             while value < line_end and value[0] == c' ':
@@ -169,6 +189,18 @@ cdef Py_ssize_t read_length(const char* digits, const char* end) noexcept:
 # Bodies. Every function below takes where a value begins and returns where it ends, or NULL if it
 # is not written as usual: as JSON without spaces, escapes, fractions, or letters beyond ASCII.
 
+
+#: Bytes that may stand in a string, and change nothing there.
+cdef bint IS_PLAIN[256]
+
+
+cdef void fill_plain() noexcept:
+    cdef int byte
+    for byte in range(256):
+        IS_PLAIN[byte] = 0x20 <= byte <= 0x7E and byte != c'"' and byte != c'\\'
+
+
+fill_plain()
 
 cdef enum:
     ALLOWED = 1
@@ -282,18 +314,12 @@ cdef const char* skip_word(
 
 
 cdef const char* skip_string(const char* text, const char* end) noexcept:
-    cdef unsigned char letter
     if text >= end or text[0] != c'"':
         return NULL
     text += 1
-    while text < end:
-        letter = text[0]
+    while text < end and IS_PLAIN[<unsigned char>text[0]]:
         text += 1
-        if letter == c'"':
-            return text
-        if letter < 0x20 or letter > 0x7E or letter == c'\\':
-            return NULL
-    return NULL
+    return text + 1 if text < end and text[0] == c'"' else NULL
 
 
 cdef const char* skip_value(const char* text, const char* end, int depth) noexcept:

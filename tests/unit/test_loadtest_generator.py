@@ -7,12 +7,15 @@ import contextlib
 import os
 import select
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from processes import is_alive
 
@@ -20,7 +23,17 @@ from loadtest.alarm import Alarm
 from loadtest.errors import LoadTestError
 from loadtest.fleet import Fleet
 from loadtest.generator import Generator
-from loadtest.plan import AUTHORIZE, OPERATIONS, CallKind, Orders, Samples, Target
+from loadtest.plan import (
+    AUTHORIZE,
+    FRAME,
+    OPERATIONS,
+    CallKind,
+    Go,
+    Orders,
+    Samples,
+    Target,
+    encode_frame,
+)
 from loadtest.recorder import Recorder
 from loadtest.schedule import NANOS_PER_SECOND, Stretch
 
@@ -532,6 +545,70 @@ async def test_a_fleet_without_a_target_says_so(capfd: pytest.CaptureFixture[str
         await fleet_of_two(Target(unix_path="/nonexistent/hook.sock")).run()
 
     assert "No such file" in capfd.readouterr().err
+
+
+class Child:
+    """A generator process, spoken to as the fleet does."""
+
+    def __init__(self, orders: Orders) -> None:
+        self.process = subprocess.Popen(
+            (sys.executable, "-m", "loadtest.generator"),
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self.write(orders)
+        assert self.read().state == "connected"
+        self.write(Go(time.monotonic_ns()))
+
+    def write(self, message: Orders | Go) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(encode_frame(message))
+        self.process.stdin.flush()
+
+    def read(self) -> Samples:
+        assert self.process.stdout is not None
+        (size,) = FRAME.unpack(self.process.stdout.read(FRAME.size))
+        return msgspec.msgpack.decode(self.process.stdout.read(size), type=Samples)
+
+    def end(self) -> int:
+        """Hear no more and say no more; return its exit status."""
+        self.process.communicate(timeout=LIMIT_SECONDS)
+        return self.process.returncode
+
+
+async def test_a_parent_that_does_not_listen_holds_nothing_up(board: Switchboard) -> None:
+    # Three thousand requests are more samples than a pipe has room for.
+    orders = orders_of(board, stretches=(Stretch(1.5, 1_000),), drain_seconds=15.0)
+    child = await asyncio.to_thread(Child, orders)
+
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while len(board.requests) < 3_000:  # noqa: ASYNC110 - another process makes them
+            await asyncio.sleep(0.05)
+
+    samples = await asyncio.to_thread(read_to_the_end, child)
+    assert sum(len(one.operations) for one in samples) == 3_000
+    assert sum((outcomes(one) for one in samples), Counter())["settle", "ok"] == 1_500
+    assert await asyncio.to_thread(child.end) == 0
+
+
+def read_to_the_end(child: Child) -> list[Samples]:
+    samples = [child.read()]
+    while samples[-1].state != "ended":
+        samples.append(child.read())
+    return samples
+
+
+@pytest.mark.parametrize("pipe", ["stdin", "stdout"])
+async def test_a_generator_ends_with_its_parent(board: Switchboard, pipe: str) -> None:
+    child = await asyncio.to_thread(Child, orders_of(board, stretches=(Stretch(300, 10),)))
+
+    getattr(child.process, pipe).close()
+
+    assert await asyncio.to_thread(child.process.wait, LIMIT_SECONDS) == 0
+    for other in (child.process.stdin, child.process.stdout):
+        assert other is not None
+        other.close()
 
 
 def rings(alarm: Alarm, seconds: float) -> bool:
