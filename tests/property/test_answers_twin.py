@@ -179,6 +179,7 @@ def test_plain_decisions_never_need_the_general_parser(document: Any) -> None:
     st.lists(st.tuples(st.integers(0, 400), st.integers(0, 3), st.binary(max_size=3)), max_size=3),
 )
 @example(GRANT, [(len(GRANT), 0, b" ")])
+@example(UNLIMITED, [(UNLIMITED.index(b'"seconds"'), 0, b'"seconds":7,')])
 @example(GRANT, [(0, 1, b"")])
 @example(GRANT, [(len(GRANT) - 1, 1, b"")])
 @example(GRANT, [(1, 0, b'"allowed":false,')])

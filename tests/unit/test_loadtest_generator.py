@@ -547,6 +547,26 @@ async def test_a_fleet_without_a_target_says_so(capfd: pytest.CaptureFixture[str
     assert "No such file" in capfd.readouterr().err
 
 
+async def test_a_run_stops_where_it_is_told_and_goes_on_from_there(board: Switchboard) -> None:
+    recorder = Recorder()
+    generator = Generator(orders_of(board, stretches=(Stretch(1, 100),)), recorder)
+    caller = generator.caller
+    caller.open()
+    begun_ns = time.monotonic_ns()
+    generator.begin(begun_ns)
+
+    await asyncio.to_thread(caller.run, begun_ns + NANOS_PER_SECOND // 10)
+
+    assert not caller.has_ended
+    first = recorder.take(caller.in_flight, caller.calls, "running")
+    await asyncio.to_thread(caller.run, begun_ns + LIMIT_SECONDS * NANOS_PER_SECOND)
+    assert caller.has_ended
+    caller.close()
+    rest = recorder.take(caller.in_flight, caller.calls, "ended")
+    both = outcomes(first) + outcomes(rest)
+    assert both == {("authorize", "ok"): 100, ("settle", "ok"): 100}
+
+
 class Child:
     """A generator process, spoken to as the fleet does."""
 
