@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 
 # What an installed package is built from; Python and Lua files are used where they lie.
 BUILD_INPUTS := pyproject.toml setup.py \
-	$(shell find ext -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' -o -name '*.h')
+	$(shell find ext loadtest -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' -o -name '*.h')
 RUN_STAMP := $(VENV)/.installed-run
 DEVELOP_STAMP := $(VENV)/.installed-develop
 BENCH_STAMP := $(VENV)/.installed-bench
@@ -73,7 +73,7 @@ wheel: $(DEVELOP_STAMP)  ## build a wheel into dist/
 
 clean:  ## remove what was built (the virtual environment stays)
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find ext \( -name '*.so' -o -name '*.c' \) -delete
+	find ext loadtest \( -name '*.so' -o -name '*.c' \) -delete
 	find . -path ./$(VENV) -prune -o -name __pycache__ -prune -exec rm -rf {} +
 	rm -f $(RUN_STAMP) $(DEVELOP_STAMP) $(BENCH_STAMP)
 

@@ -1,4 +1,4 @@
-"""Builds the Cython extensions of ext/; everything else is said in pyproject.toml.
+"""Builds the Cython extensions of ext/ and loadtest/; the rest is said in pyproject.toml.
 
 AUTHZ_DEBUG=1 turns bounds checks and line tracing on.
 """
@@ -10,20 +10,35 @@ from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 DEBUG = os.environ.get("AUTHZ_DEBUG") == "1"
-SOURCES = sorted(Path("ext/authz_ext").glob("*.pyx"))
+#: Packages with extensions, and where they lie.
+PACKAGES = {"authz_ext": "ext/authz_ext", "loadtest": "loadtest"}
+
+
+class BuildExtensions(build_ext):
+    """Leaves out the load test's where they would be installed: it runs in a source tree only."""
+
+    def finalize_options(self) -> None:
+        """Decide what is built."""
+        super().finalize_options()
+        if not (self.inplace or self.editable_mode):
+            self.extensions = [one for one in self.extensions if one.name[:9] != "loadtest."]
+
 
 setup(
+    cmdclass={"build_ext": BuildExtensions},
     ext_modules=cythonize(
         [
             Extension(
-                f"authz_ext.{source.stem}",
+                f"{package}.{source.stem}",
                 [str(source)],
                 extra_compile_args=["-O0", "-g"] if DEBUG else ["-O2", "-Wall"],
                 define_macros=[("CYTHON_TRACE", "1")] if DEBUG else [],
             )
-            for source in SOURCES
+            for package, place in PACKAGES.items()
+            for source in sorted(Path(place).glob("*.pyx"))
         ],
         compiler_directives={
             "language_level": 3,
@@ -33,5 +48,5 @@ setup(
             "linetrace": DEBUG,
             "embedsignature": True,
         },
-    )
+    ),
 )

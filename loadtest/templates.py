@@ -16,10 +16,13 @@ from loadtest.wire import request_start
 POOL_LENGTH_MAX: Final = 32_768
 #: After the generator's own start of a call id come so many hexadecimal digits.
 COUNTER_DIGITS: Final = 8
-_AUTHORIZE_END: Final = b'"}'
+#: What follows the call id in a body; before the last brace of the last two come the seconds.
+AUTHORIZE_END: Final = b'"}'
+USED: Final = b'","used_seconds":'
+SECONDS: Final = b'","seconds":'
 #: JSON allows spaces before a number; so the length of every body is known before.
-_USED: Final = b'","used_seconds":%7d}'
-_SECONDS: Final = b'","seconds":%7d}'
+SECONDS_DIGITS: Final = 7
+SECONDS_MAX: Final = 10**SECONDS_DIGITS - 1
 
 
 class Template(NamedTuple):
@@ -32,18 +35,6 @@ class Template(NamedTuple):
     talk_seconds: int
     extends: bool
     emergency: bool
-
-    def authorize(self, call_id: bytes) -> bytes:
-        """Return the request that asks whether the call may start."""
-        return self.authorize_start + call_id + _AUTHORIZE_END
-
-    def reserve(self, call_id: bytes, used_seconds: int) -> bytes:
-        """Return the request that reports use and asks for more."""
-        return self.reserve_start + call_id + _USED % used_seconds
-
-    def settle(self, call_id: bytes, seconds: int) -> bytes:
-        """Return the request that ends the call."""
-        return self.settle_start + call_id + _SECONDS % seconds
 
 
 def draw(
@@ -74,11 +65,11 @@ class _Maker:
         starts = self._starts.get(account)
         if starts is None:
             starts = self._starts[account] = (
-                self._start("/v1/reserve", {"account": account}, len(_USED % 0)),
-                self._start("/v1/settle", {"account": account}, len(_SECONDS % 0)),
+                self._start("/v1/reserve", {"account": account}, len(USED) + SECONDS_DIGITS + 1),
+                self._start("/v1/settle", {"account": account}, len(SECONDS) + SECONDS_DIGITS + 1),
             )
         return Template(
-            self._start("/v1/authorize", body, len(_AUTHORIZE_END)),
+            self._start("/v1/authorize", body, len(AUTHORIZE_END)),
             *starts,
             talk_seconds=0 if rng.random() < kind.unanswered else rng.choice(kind.talk_seconds),
             extends=kind.ask_seconds is None,

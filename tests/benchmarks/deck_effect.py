@@ -16,6 +16,7 @@ import os
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -26,9 +27,8 @@ from authz.admin.messages import DeckImportQuery
 from authz.engine.postings import CreditRequest
 from authz.model import AccountConfig
 from authz.money import parse_amount
-from loadtest.connection import Connection, Sent
+from loadtest.answers import AnswerReader
 from loadtest.daemon import Daemon, own_daemon
-from loadtest.plan import AUTHORIZE
 from loadtest.scenario import DeckPlan
 from loadtest.wire import request_start
 from loadtest.world import deck_csv, open_services
@@ -38,6 +38,7 @@ _NUMBER: Final = "+14155550100"
 _OLD: Final = "0.01"
 _NEW: Final = "0.02"
 _PAUSE_SECONDS: Final = 0.002
+_READ_BYTES: Final = 65_536
 _BEFORE_SECONDS: Final = 5
 _AFTER_SECONDS: Final = 1
 #: An import that takes longer is given up.
@@ -55,10 +56,10 @@ class Effect(NamedTuple):
 
 
 class Probe:
-    """Asks again and again what a call costs. The listener of its connection."""
+    """Asks again and again what a call costs."""
 
     def __init__(self, daemon: Daemon) -> None:
-        self.connection = Connection(daemon.target, self)
+        self._target = daemon.target
         #: (sent, answered, price of a minute), in nanoseconds of the monotonic clock.
         self.answers: list[tuple[int, int, str]] = []
         body = {"call_id": "probe", "account": _ACCOUNT, "to": _NUMBER, "dry_run": True}
@@ -66,21 +67,31 @@ class Probe:
 
     async def run(self) -> None:
         """Ask until cancelled, whether answers come or not."""
-        await self.connection.open()
+        reader, writer = await asyncio.open_connection(self._target.host, self._target.port)
+        sent_ns: deque[int] = deque()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._ask(writer, sent_ns))
+                tasks.create_task(self._hear(reader, sent_ns))
+        finally:
+            writer.close()
+
+    async def _ask(self, writer: asyncio.StreamWriter, sent_ns: deque[int]) -> None:
         while True:
-            now_ns = time.monotonic_ns()
-            self.connection.ask(Sent(AUTHORIZE, now_ns, now_ns, None), self._request)
-            self.connection.flush()
+            sent_ns.append(time.monotonic_ns())
+            writer.write(self._request)
             await asyncio.sleep(_PAUSE_SECONDS)
 
-    def on_answer(self, sent: Sent, status: int, body: bytes, now_ns: int) -> None:
-        """Take an answer down."""
-        if status != 200:
-            raise RuntimeError(f"answered {status}: {body!r}")
-        self.answers.append((sent.sent_ns, now_ns, json.loads(body)["legs"][0]["rate"]))
-
-    def on_answers_end(self) -> None:
-        """Nothing is done for several at once."""
+    async def _hear(self, reader: asyncio.StreamReader, sent_ns: deque[int]) -> None:
+        answers = AnswerReader()
+        while data := await reader.read(_READ_BYTES):
+            now_ns = time.monotonic_ns()
+            for status, body in answers.feed(data):
+                if status != 200:
+                    raise RuntimeError(f"answered {status}: {body!r}")
+                rate = json.loads(body)["legs"][0]["rate"]
+                self.answers.append((sent_ns.popleft(), now_ns, rate))
+        raise RuntimeError("the daemon has closed the connection")
 
     def longest_ms(self, from_ns: int, until_ns: int) -> float:
         """Return the longest of the requests sent in that time."""

@@ -80,11 +80,11 @@ def files_of(folder: str, pattern: str) -> set[str]:
 def test_the_source_distribution_has_what_builds_and_tests(source_distribution: Path) -> None:
     wanted = {"LICENSE", "Makefile", "README.md", "pyproject.toml", "setup.py", ".ci/run"}
     for pattern in ("*.pyx", "*.pxd", "*.pyi"):
-        wanted |= files_of("ext", pattern)
+        wanted |= files_of("ext", pattern) | files_of("loadtest", pattern)
     wanted |= files_of("authz", "*.py") | files_of("lua", "*.lua") | files_of("tests", "*.py")
     assert sorted(name for name in wanted if not (source_distribution / name).is_file()) == []
     assert list(source_distribution.rglob("*.so")) == []
-    assert list((source_distribution / "ext").rglob("*.c")) == []
+    assert list(source_distribution.rglob("*.c")) == []
 
 
 def test_the_wheel_has_code_scripts_deck_and_types(wheel: Path) -> None:
@@ -101,10 +101,14 @@ def test_the_wheel_has_code_scripts_deck_and_types(wheel: Path) -> None:
     assert sorted(wanted - names) == []
 
 
-def test_the_wheel_carries_no_sources_of_extensions_and_no_tests(wheel: Path) -> None:
+def test_the_wheel_carries_no_sources_of_extensions_no_tests_and_no_load_test(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as packed:
         names = packed.namelist()
-    stray = [name for name in names if name.endswith((".c", ".pyx")) or name.startswith("tests")]
+    stray = [
+        name
+        for name in names
+        if name.endswith((".c", ".pyx")) or name.startswith(("tests", "loadtest"))
+    ]
     assert stray == []
 
 

@@ -1,4 +1,4 @@
-"""Requests as the daemon reads them, and answers cut apart however they arrive."""
+"""Requests as the daemon reads them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import random
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from authz.model import AuthorizeRequest, ReserveRequest, SettleRequest
+from loadtest.drafts import Drafts
 from loadtest.errors import LoadTestError
-from loadtest.plan import CallKind
+from loadtest.plan import AUTHORIZE, EMERGENCY, RESERVE, SETTLE, CallKind
 from loadtest.templates import draw, fill
-from loadtest.wire import AnswerParser
 
-CALL_ID = b"0a1b2c-0-1-0000002a"
+ID_START = b"0a1b2c-0-1-"
+CALL_ID = ID_START + b"0000002a"
 KIND = CallKind(
     accounts=("load-a", "load-b"),
     to=("+1415555xxxx", "911"),
@@ -26,12 +25,6 @@ KIND = CallKind(
     ask_seconds=None,
     emergency=False,
 )
-ANSWERS = [
-    (200, b'{"allowed":true}'),
-    (503, b'{"reason":"overloaded"}'),
-    (200, b""),
-    (404, b"x" * 500),
-]
 
 
 def body_of(request: bytes, path: str) -> bytes:
@@ -41,36 +34,63 @@ def body_of(request: bytes, path: str) -> bytes:
     return body
 
 
-def answer(status: int, body: bytes, length: bytes = b"Content-Length: ") -> bytes:
-    return b"HTTP/1.1 %d X\r\nDate: x\r\n%b%d\r\n\r\n%b" % (status, length, len(body), body)
-
-
 def test_requests_are_what_the_daemon_reads() -> None:
-    for template in draw([KIND], 50, len(CALL_ID), random.Random(1)):
+    drafts = Drafts(draw([KIND], 50, len(CALL_ID), random.Random(1)), ID_START)
+    for number in range(1, 51):
         authorize = msgspec.json.decode(
-            body_of(template.authorize(CALL_ID), "/v1/authorize"), type=AuthorizeRequest
+            body_of(drafts.request(AUTHORIZE, number, 0), "/v1/authorize"), type=AuthorizeRequest
         )
         reserve = msgspec.json.decode(
-            body_of(template.reserve(CALL_ID, 45), "/v1/reserve"), type=ReserveRequest
+            body_of(drafts.request(RESERVE, number, 45), "/v1/reserve"), type=ReserveRequest
         )
         settle = msgspec.json.decode(
-            body_of(template.settle(CALL_ID, 2_678_400), "/v1/settle"), type=SettleRequest
+            body_of(drafts.request(SETTLE, number, 2_678_400), "/v1/settle"), type=SettleRequest
         )
 
-        assert authorize.call_id == reserve.call_id == settle.call_id == CALL_ID.decode()
+        call_id = f"{ID_START.decode()}{number:08x}"
+        assert authorize.call_id == reserve.call_id == settle.call_id == call_id
         assert authorize.account == reserve.account == settle.account
         assert (reserve.used_seconds, settle.seconds) == (45, 2_678_400)
+        assert drafts.request(EMERGENCY, number, 0) == drafts.request(AUTHORIZE, number, 0)
+
+
+def test_templates_serve_calls_in_turns() -> None:
+    pool = draw([KIND], 3, len(CALL_ID), random.Random(1))
+    drafts = Drafts(pool, ID_START)
+
+    for number in (1, 2, 3, 4, 3_000_001, 0xFFFFFFFF):
+        request = drafts.request(AUTHORIZE, number, 0)
+        start = pool[(number - 1) % 3].authorize_start
+        assert request == start + ID_START + b'%08x"}' % number
+
+
+@pytest.mark.parametrize("seconds", [0, 9, 10, 9_999_999])
+def test_seconds_stand_in_their_column(seconds: int) -> None:
+    drafts = Drafts(draw([KIND], 1, len(CALL_ID), random.Random(1)), ID_START)
+
+    assert drafts.request(SETTLE, 1, seconds).endswith(b'"seconds":%7d}' % seconds)
+
+
+def test_what_no_request_can_say_is_refused() -> None:
+    pool = draw([KIND], 1, len(CALL_ID), random.Random(1))
+
+    with pytest.raises(LoadTestError, match="no call to place"):
+        Drafts([], ID_START)
+    with pytest.raises(LoadTestError, match="10000000 s"):
+        Drafts([pool[0]._replace(talk_seconds=10_000_000)], ID_START)
+    with pytest.raises(ValueError, match="no request"):
+        Drafts(pool, ID_START).request(SETTLE, 1, 10_000_000)
 
 
 def test_what_a_kind_of_call_says_is_asked() -> None:
     kind = msgspec.structs.replace(KIND, direction="inbound", ask_seconds=7200, unanswered=0)
 
-    template = draw([kind], 1, len(CALL_ID), random.Random(1))[0]
+    pool = draw([kind], 1, len(CALL_ID), random.Random(1))
 
-    body = body_of(template.authorize(CALL_ID), "/v1/authorize")
+    body = body_of(Drafts(pool, ID_START).request(AUTHORIZE, 1, 0), "/v1/authorize")
     request = msgspec.json.decode(body, type=AuthorizeRequest)
     assert (request.direction, request.seconds) == ("inbound", 7200)
-    assert not template.extends
+    assert not pool[0].extends
 
 
 def test_the_mix_is_drawn_in_its_proportions() -> None:
@@ -91,32 +111,3 @@ def test_a_pattern_becomes_a_number() -> None:
     assert number[1:].isdigit()
     assert len(number) == 12
     assert fill("911", random.Random(1)) == "911"
-
-
-@given(st.lists(st.integers(1, 300), max_size=40))
-def test_answers_are_cut_apart_wherever_the_reads_end(sizes: list[int]) -> None:
-    stream = b"".join(answer(*one) for one in ANSWERS)
-    parser = AnswerParser()
-    found = []
-    for size in [*sizes, len(stream)]:
-        found += parser.feed(stream[:size])
-        stream = stream[size:]
-
-    assert found == ANSWERS
-
-
-def test_another_spelling_of_the_length_is_understood() -> None:
-    assert AnswerParser().feed(answer(200, b"abc", b"content-length:")) == [(200, b"abc")]
-
-
-@pytest.mark.parametrize(
-    ("data", "complaint"),
-    [
-        (b"SSH-2.0-OpenSSH\r\n\r\n", "no answer in HTTP/1"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "no Content-Length"),
-        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1_100_000, "no end"),
-    ],
-)
-def test_what_cannot_be_cut_is_refused(data: bytes, complaint: str) -> None:
-    with pytest.raises(LoadTestError, match=complaint):
-        AnswerParser().feed(data)

@@ -349,7 +349,8 @@ def test_modules_have_their_shape() -> None:
 def test_every_extension_declares_its_layout_and_its_types() -> None:
     missing = [
         str(source.with_suffix(suffix).relative_to(ROOT))
-        for source in sorted((ROOT / "ext").rglob("*.pyx"))
+        for place in ("ext", "loadtest")
+        for source in sorted((ROOT / place).rglob("*.pyx"))
         for suffix in (".pxd", ".pyi")
         if not source.with_suffix(suffix).is_file()
     ]
