@@ -171,6 +171,15 @@ async def test_a_list_begun_unasked_is_not_cut_by_what_looks_like_integers(wired
     assert outcome(command) == [1, struct.pack(">q", 5)]
 
 
+async def test_a_list_cut_within_is_not_taken_for_what_its_rest_looks_like(wired: Wired) -> None:
+    plain, call, last = wired.ask("GET"), wired.call(), wired.call()
+    await asyncio.sleep(0)
+    wired.connection.data_received(b"+OK\r\n*2\r\n")
+    wired.connection.data_received(integers(1) + integers(2) + integers(3))
+    packed = [struct.pack(">q", number) for number in (1, 2)]
+    assert [outcome(one) for one in (plain, call, last)] == [b"OK", packed, [3]]
+
+
 async def test_callers_that_went_away_in_queue_and_in_flight(wired: Wired) -> None:
     sent = [wired.call(f"c{number}") for number in range(4)]
     await asyncio.sleep(0)
