@@ -29,10 +29,7 @@ cdef enum:
 NEVER_NS = INT64_MAX
 
 
-# Commands in a line hold on to each other: without the trashcan, a long line that is dropped as a
-# whole would be taken down by as many calls within each other.
 @cython.final
-@cython.trashcan(True)
 cdef class Command(Reply):
     """A command on its way, and what it will be answered."""
 

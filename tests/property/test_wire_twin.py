@@ -151,6 +151,9 @@ async def read_by_connection(pieces: list[bytes], kinds: list[Script | None]) ->
     lost=st.integers(0, 3),
 )
 @example([b"*1\r\n*2\r\n:1\r\n"] + [bulk(b"12345678")] * 2, list(_KINDS[:1]) * 2, [16], 0)
+@example([b"+OK\r\n", b"*2\r\n" + bulk(b"12345678") * 2], [None, _KINDS[0]], [9], 0)
+@example([b"+OK\r\n", bulk(b"ab" + bulk(b"12345678"))], [None, _KINDS[0]], [12], 0)
+@example([b":8\r\n", b"+abcdefg\r\n"], [_KINDS[0], None], [], 0)
 @example([bulk(b"12345678")] * 3, list(_KINDS[:1]) * 2, [], 0)
 @example([bulk(b"12345678")] * 2, list(_KINDS[:1]) * 2, list(range(40)), 1)
 def test_the_same_replies_are_read(

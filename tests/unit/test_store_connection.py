@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import struct
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +17,7 @@ from authz.store.health import MISSES_MAX, StoreHealth
 from authz.store.scripts import Script
 from authz_ext.packing import PreparedCall
 from authz_ext.prompt import send_off
-from authz_ext.wire import Command, Wire
+from authz_ext.wire import Command
 
 #: Both event loops: conftest.py.
 EVERY_LOOP = True
@@ -169,6 +167,15 @@ async def test_a_list_begun_unasked_is_not_cut_by_what_looks_like_integers(wired
     await asyncio.sleep(0)
     wired.connection.data_received(integers(5))
     assert outcome(command) == [1, struct.pack(">q", 5)]
+
+
+async def test_a_list_cut_within_is_not_taken_for_what_its_rest_looks_like(wired: Wired) -> None:
+    plain, call, last = wired.ask("GET"), wired.call(), wired.call()
+    await asyncio.sleep(0)
+    wired.connection.data_received(b"+OK\r\n*2\r\n")
+    wired.connection.data_received(integers(1) + integers(2) + integers(3))
+    packed = [struct.pack(">q", number) for number in (1, 2)]
+    assert [outcome(one) for one in (plain, call, last)] == [b"OK", packed, [3]]
 
 
 async def test_callers_that_went_away_in_queue_and_in_flight(wired: Wired) -> None:
@@ -322,28 +329,3 @@ async def test_finish_closes_once_the_last_reply_is_read(wired: Wired) -> None:
     wired.connection.data_received(integers(2))
     assert wired.transport.closing
     assert [outcome(one) for one in commands] == [[1], [2]]
-
-
-class Endless(Wire):
-    """A wire that takes any number of commands and looks at no deadline."""
-
-    def sweep_no_later_than(self, deadline_ns: int) -> None:
-        """Never."""
-
-
-async def test_a_line_that_is_dropped_as_a_whole_takes_no_stack() -> None:
-    count = 300_000
-    wire = Endless(
-        asyncio.get_running_loop(),
-        meters.histogram("authz_store_reply_seconds"),
-        queued_max=count,
-        in_flight_max=1,
-    )
-    for _ in range(count):
-        wire.submit(b"x", meters.now_ns() + LONG_NS)
-    await asyncio.sleep(0)
-    # Each command is now held by the one before it alone.
-    gone = weakref.ref(wire)
-    del wire
-    gc.collect()
-    assert gone() is None
