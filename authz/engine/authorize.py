@@ -8,12 +8,13 @@ from typing import Any
 from authz.engine.answers import denial, grant, grant_legs
 from authz.engine.calls import Call, plan_of
 from authz.engine.context import ATTEMPTS_MAX, Context
+from authz.engine.excuses import Excuses
 from authz.engine.plans import Plan, plan_from_record
 from authz.engine.terms import Step
 from authz.errors import AccountsChanged, NotExecuted
 from authz.meters import now_us
 from authz.model import Denial, Grant
-from authz.reasons import BILLING_OF, BY_CODE, REASONS, Billing, Excuse, Outcome, Reason
+from authz.reasons import BILLING_OF, BY_CODE, REASONS, Excuse, Outcome, Reason
 from authz.store import keys
 from authz.store.accounts import CallLimits, Chain
 from authz.store.records import unpack_call
@@ -31,7 +32,7 @@ _GATE_REASONS = frozenset(
 class _Offer:
     """One authorize with the terms on which it is offered to the store."""
 
-    __slots__ = ("call", "chain", "context", "now", "terms")
+    __slots__ = ("call", "chain", "context", "limits", "now", "terms")
 
     def __init__(self, context: Context, call: Call, chain: Chain) -> None:
         self.context = context
@@ -39,6 +40,11 @@ class _Offer:
         self.chain = chain
         self.now = context.clock.now()
         self.terms = context.terms.find(chain, call, self.now)
+        #: On the number of calls, of every account that is not excused from them.
+        self.limits: Sequence[CallLimits] = ()
+        if chain.has_call_limits:
+            limits = chain.call_limits(call.call_class)
+            self.limits = _not_excused(limits, call.excuses) if call.excuses else limits
 
     def ask(self, steps: list[Step] | None = None) -> Awaitable[list[Any]]:
         """Ask the store for the full chunk or, at the second try, for one of these steps."""
@@ -69,11 +75,6 @@ class _Offer:
             context.settings.store.decision_deadline_ms,
             briefing.filters,
         )
-
-    def plan(self, billings: tuple[Billing, ...]) -> Plan:
-        """Return what to remember of the call."""
-        authorized_at = self.now - self.terms.used_seconds
-        return plan_of(self.call, authorized_at, self.terms.rates, billings)
 
 
 async def authorize(context: Context, call: Call) -> Grant | Denial:
@@ -106,7 +107,7 @@ async def authorize(context: Context, call: Call) -> Grant | Denial:
             sent_us = now_us()
             reply = await offer.ask(offer.terms.second_steps(reply))
         _tell_gate(context, offer, reply, sent_us)
-        if not context.is_stale(reply, chain):
+        if reply[0] >= 0 or not context.is_stale(reply, chain):
             plan = None
             if reply[0] == _OK and reply[3] and not request.dry_run:
                 plan = await pinned_plan(context, chain, call)
@@ -140,13 +141,11 @@ def _refused_here(context: Context, offer: _Offer) -> Denial | None:
 def _gate_refusal(context: Context, offer: _Offer) -> Denial | None:
     """Return a denial that this process's own counts already prove."""
     call = offer.call
-    if not offer.chain.has_call_limits:
-        return None
-    if call.is_emergency:
+    if call.is_emergency or not offer.limits:
         return None
     found = context.gate.first_refusal(
         (call.request.account, call.request.call_id),
-        _counted_limits(offer),
+        offer.limits,
         call.direction,
         call.call_class,
         now_us(),
@@ -154,13 +153,8 @@ def _gate_refusal(context: Context, offer: _Offer) -> Denial | None:
     return None if found is None else _deny(call, BY_CODE[found[0]].name, found[1])
 
 
-def _counted_limits(offer: _Offer) -> Sequence[CallLimits]:
-    """Return the limits on the number of calls of every account that is not excused from them."""
-    call = offer.call
-    limits = offer.chain.call_limits(call.call_class)
-    if not call.excuses:
-        return limits
-    return [one for one in limits if call.excuses.get(one.account) is not Excuse.LIMITS]
+def _not_excused(limits: Sequence[CallLimits], excuses: Excuses) -> Sequence[CallLimits]:
+    return [one for one in limits if excuses.get(one.account) is not Excuse.LIMITS]
 
 
 def _tell_gate(context: Context, offer: _Offer, reply: list[Any], sent_us: int) -> None:
@@ -169,7 +163,7 @@ def _tell_gate(context: Context, offer: _Offer, reply: list[Any], sent_us: int) 
     if call.is_emergency or call.request.dry_run or not offer.chain.has_call_limits:
         return
     if outcome == _OK and not reply[3]:
-        context.gate.admitted_by_all(_counted_limits(offer), sent_us, reply[4])
+        context.gate.admitted_by_all(offer.limits, sent_us, reply[4])
     elif outcome in _GATE_REASONS:
         account = offer.chain.accounts[reply[1] - 1]
         context.gate.denied(account.id, account.version, sent_us, reply[2], reply[3])
@@ -184,20 +178,23 @@ def _answer(
         reason: Reason = BY_CODE[reply[0]]
         account = chain.accounts[reply[1] - 1]
         return _deny(call, reason.name, account.id, _shortage(reason))
-    granted, final = reply[1], reply[2]
-    plan = pinned or offer.plan(tuple([BILLING_OF[billing] for billing in reply[_LEGS::3]]))
+    granted, final, used_seconds = reply[1], reply[2], offer.terms.used_seconds
+    plan = pinned
+    if plan is None:
+        billings = tuple([BILLING_OF[billing] for billing in reply[_LEGS::3]])
+        plan = plan_of(call, offer.now - used_seconds, offer.terms.rates, billings)
     seconds = None if granted < 0 else granted
     calls = context.settings.calls
     if not request.dry_run:
         context.memory.put(plan)
-        _count(context, plan, chain, seconds, offer.terms.used_seconds)
+        _count(context, plan, chain, seconds, used_seconds)
     return grant(
         calls,
         request.call_id,
         call.call_class,
         call.number,
         seconds=seconds,
-        used_seconds=offer.terms.used_seconds,
+        used_seconds=used_seconds,
         final=bool(final),
         legs=grant_legs(chain, plan, reply, _LEGS, offer.now),
         dry_run=request.dry_run,

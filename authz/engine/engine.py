@@ -94,7 +94,8 @@ class Engine:
             answer = await authorizing.authorize(self.context, call)
         except StoreError as error:
             return self._authorize_without_store(call, error)
-        self.outage.store_answered()
+        if self.outage.is_outage:
+            self.outage.store_answered()
         if isinstance(answer, Denial):
             return self._denied(call, answer)
         return answer
@@ -107,7 +108,8 @@ class Engine:
         except StoreError as error:
             answer = self._reserve_without_store(request, error)
         else:
-            self.outage.store_answered()
+            if self.outage.is_outage:
+                self.outage.store_answered()
         if isinstance(answer, Grant):
             return answer
         calls = self._settings.calls
@@ -139,8 +141,10 @@ class Engine:
             return await self._leave_to_office(request)
         except StoreError as error:
             return await self._spool(request, error)
-        self.outage.store_answered()
-        self.outage.ended(request.account, request.call_id)
+        if self.outage.is_outage:
+            self.outage.store_answered()
+        if self.outage.has_let_through:
+            self.outage.ended(request.account, request.call_id)
         return answer
 
     async def call(self, account: str, call_id: str) -> CallState | None:

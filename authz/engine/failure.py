@@ -11,22 +11,23 @@ class OutagePolicy:
 
     def __init__(self, settings: FailureSettings) -> None:
         self._settings = settings
-        self._began_ms: int | None = None
+        #: Whether the last thing that the store was asked failed. (Plain facts, not properties:
+        #: every decision asks.)
+        self.is_outage = False
+        #: Whether any call may have been let through.
+        self.has_let_through = False
+        self._began_ms = 0
         self._let_through: dict[tuple[str, str], int] = {}
-
-    @property
-    def is_outage(self) -> bool:
-        """Whether the last thing that the store was asked failed."""
-        return self._began_ms is not None
 
     def store_failed(self) -> None:
         """Note that the store did not answer."""
-        if self._began_ms is None:
+        if not self.is_outage:
+            self.is_outage = True
             self._began_ms = now_ms()
 
     def store_answered(self) -> None:
         """Note that the store answers again."""
-        self._began_ms = None
+        self.is_outage = False
 
     def admit(self, account: str, call_id: str, seconds: int) -> int | None:
         """Return the seconds granted to a new call without the store, or None to deny it."""
@@ -40,6 +41,7 @@ class OutagePolicy:
             if len(self._let_through) >= settings.allow_calls_max:
                 return None
         granted = min(seconds, settings.allow_seconds_max)
+        self.has_let_through = True
         self._let_through[key] = moment_ms + granted * 1000
         return granted
 
@@ -47,12 +49,14 @@ class OutagePolicy:
         """Return whether a running call gets one more chunk in this outage."""
         if self._settings.on_store_failure_running == "deny":
             return False
-        began_ms = self._began_ms
-        return began_ms is None or now_ms() - began_ms <= self._settings.extend_seconds_max * 1000
+        if not self.is_outage:
+            return True
+        return now_ms() - self._began_ms <= self._settings.extend_seconds_max * 1000
 
     def ended(self, account: str, call_id: str) -> None:
         """Forget a call that was let through."""
         self._let_through.pop((account, call_id), None)
+        self.has_let_through = bool(self._let_through)
 
     def _expire(self, moment_ms: int) -> None:
         over = [key for key, until_ms in self._let_through.items() if until_ms <= moment_ms]

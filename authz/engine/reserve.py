@@ -50,6 +50,8 @@ class _Extension:
         cap = duration_cap(chain)
         if chain.has_cost_limits or plan.is_ended_by_rate:
             for leg, rate in plan.limiting_rates:
+                if chain.accounts[leg].max_call_cost is None and not plan.is_ended_by_rate:
+                    continue
                 cap = shorter(cap, cost_cap(chain.accounts[leg], rate, self.answered_at))
         return cap
 
@@ -127,7 +129,7 @@ async def reserve(context: Context, request: ReserveRequest) -> Grant | Denial:
             context.memory.put(
                 plan_from_record(request.account, request.call_id, unpack_call(reply[1]))
             )
-        elif not context.is_stale(reply, chain):
+        elif reply[0] >= 0 or not context.is_stale(reply, chain):
             return _answer(context, extension, reply)
     raise NotExecuted("the call kept changing while it was extended")
 

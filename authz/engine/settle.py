@@ -76,7 +76,7 @@ async def settle(
         if reply[0] == Outcome.STALE_CALL:
             record = unpack_call(reply[1])
             context.memory.put(plan_from_record(request.account, request.call_id, record))
-        elif not context.is_stale(reply, chain):
+        elif reply[0] >= 0 or not context.is_stale(reply, chain):
             answer = _answer(context, chain, request, reply)
             if not answer.duplicate:
                 context.resend.observe(chain.tag, reply[3])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from authz.model import CHAIN_LENGTH_MAX, SECONDS_MAX
@@ -32,7 +33,12 @@ class Cap(NamedTuple):
 def duration_cap(chain: Chain) -> Cap | None:
     """Return the shortest max_call_seconds of a chain, or None."""
     seconds = chain.max_call_seconds
-    return None if seconds is None else Cap(seconds, REASONS["max_call_seconds"])
+    return None if seconds is None else _duration_cap(seconds)
+
+
+@lru_cache(maxsize=1_024)
+def _duration_cap(seconds: int) -> Cap:
+    return Cap(seconds, REASONS["max_call_seconds"])
 
 
 def cost_cap(account: Account, rate: Rate, answered_at: int) -> Cap | None:

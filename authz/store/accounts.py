@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -409,10 +409,8 @@ class AccountDirectory:
         self._default_deck = default_deck
         self._chains: OrderedDict[str, Chain] = OrderedDict()
         self._roots: OrderedDict[str, str] = OrderedDict()
-
-    def cached(self, account_id: str) -> Chain | None:
-        """Return the chain if this process has it; it may be stale."""
-        return self._chains.get(account_id)
+        #: Returns an account's chain if this process has it; it may be stale.
+        self.cached: Callable[[str], Chain | None] = self._chains.get
 
     def forget(self, account_id: str) -> None:
         """Drop a chain that a script has called stale."""
