@@ -64,6 +64,7 @@ bench-compare: $(BENCH_STAMP)  ## the hook worker beside its ceiling and its riv
 
 bench-archive: $(BENCH_STAMP)  ## how fast the archive takes a store's ledgers in
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks.archive_drain $(if $(ARCHIVE_URL),--url=$(ARCHIVE_URL))
+	@PYTHONPATH=tests $(BIN)/python -m benchmarks.archive_stalls --variants none office nice-10
 
 build: $(DEVELOP_STAMP)  ## rebuild the Cython extensions where they lie
 	$(BIN)/python setup.py --quiet build_ext --inplace

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import importlib
 import importlib.util
 import os
 import secrets
 import sqlite3
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
@@ -24,8 +25,9 @@ from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, SQLAlchemyE
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from authz.errors import ArchiveRefused, ArchiveUnavailable, ConfigError
-from authz.ledger.schema import archive
-from authz.ledger.streams import seed_cursors
+from authz.ledger.file_writer import INSERT, FileWriter
+from authz.ledger.schema import archive, movements
+from authz.ledger.streams import Move, move_cursors, seed_cursors
 
 #: The newest migration; a test holds it to the scripts. Knowing it spares most starts Alembic.
 HEAD: Final = "0002"
@@ -51,6 +53,10 @@ _MIGRATION_LOCK: Final = 0x617574687A
 _IMMEDIATE: Final = "authz_immediate"
 
 
+class _Elsewhere(Exception):
+    """A cursor is not where it was believed to be."""
+
+
 class ArchiveRow(NamedTuple):
     """Whose archive a database is."""
 
@@ -62,9 +68,10 @@ class ArchiveRow(NamedTuple):
 class Database:
     """An open archive. Its errors are ArchiveUnavailable, with the cause in words."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, writer: FileWriter | None) -> None:
         """Use `open` instead."""
         self._engine = engine
+        self._writer = writer
 
     @classmethod
     async def open(cls, url: str | None, state_dir: Path, *, create: bool = True) -> Self:
@@ -77,7 +84,7 @@ class Database:
         parsed = _parse(url, state_dir)
         if parsed.database and parsed.drivername.startswith("sqlite"):
             await asyncio.to_thread(_prepare_file, Path(parsed.database), create)
-        database = cls(_create_engine(parsed))
+        database = cls(_create_engine(parsed), _create_writer(parsed))
         try:
             await database._migrate(create)
         except BaseException:
@@ -113,6 +120,26 @@ class Database:
                 async with connection.begin():
                     yield connection
 
+    async def store_movements(self, moves: Sequence[Move], rows: Sequence[tuple[Any, ...]]) -> bool:
+        """Insert movements and move cursors of ledgers, durably and both or neither.
+
+        A row has its values in the order of the table's columns. False: a cursor was elsewhere,
+        and nothing is changed. Raises ArchiveRefused or ArchiveUnavailable.
+        """
+        if self._writer is not None:
+            return await self._writer.store(moves, rows)
+        try:
+            async with self.write() as connection:
+                if not await move_cursors(connection, moves):
+                    raise _Elsewhere
+                if rows and self.is_sqlite:
+                    await connection.exec_driver_sql(INSERT, list(rows))
+                elif rows:
+                    await _copy(connection, rows)
+        except _Elsewhere:
+            return False
+        return True
+
     async def identify(self, store_identity: str) -> ArchiveRow:
         """Return whose archive this is; a new one becomes that of the store."""
         async with self.write() as connection:
@@ -133,6 +160,8 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection."""
+        if self._writer is not None:
+            await self._writer.close()
         await self._engine.dispose()
 
     async def _migrate(self, create: bool) -> None:
@@ -234,6 +263,31 @@ def _create_engine(url: URL) -> AsyncEngine:
     event.listen(engine.sync_engine, "connect", _set_pragmas)
     event.listen(engine.sync_engine, "begin", _begin)
     return engine
+
+
+def _create_writer(url: URL) -> FileWriter | None:
+    """Return what writes into a plain file faster than the engine, or None."""
+    is_plain = (
+        bool(url.database) and not url.query and not str(url.database).startswith(("file:", ":"))
+    )
+    if not url.drivername.startswith("sqlite") or not is_plain:
+        return None
+    return FileWriter(Path(str(url.database)), _PRAGMAS)
+
+
+async def _copy(connection: AsyncConnection, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert movements by PostgreSQL's COPY, which takes a third of what statements do."""
+    # Only with PostgreSQL is it there.
+    asyncpg: Any = importlib.import_module("asyncpg")
+
+    names = [column.name for column in movements.columns]
+    driver: Any = (await connection.get_raw_connection()).driver_connection
+    try:
+        await driver.copy_records_to_table(movements.name, records=rows, columns=names)
+    except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
+        raise ArchiveRefused(f"{type(error).__name__}: {error}") from error
+    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise ArchiveUnavailable(f"{type(error).__name__}: {error}") from error
 
 
 def _set_pragmas(connection: Any, _record: Any) -> None:

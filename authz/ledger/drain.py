@@ -9,9 +9,12 @@ transaction ended.
 from __future__ import annotations
 
 import asyncio
+import time
+from bisect import bisect_right
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import groupby
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Table, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -27,6 +30,7 @@ from authz.ledger.rows import (
     event_row,
     movement_rows,
     read_movement,
+    read_movements,
 )
 from authz.ledger.schema import changes, events, movements
 from authz.ledger.streams import (
@@ -35,9 +39,10 @@ from authz.ledger.streams import (
     Cursor,
     DrainStatus,
     Fork,
+    Move,
     Stream,
     load_cursors,
-    move_cursor,
+    move_cursors,
     position_of,
 )
 from authz.store import keys
@@ -46,31 +51,36 @@ from authz.store.records import LedgerEntry
 
 #: Entries read of one stream at a time: the store is held up for as long as it takes to send them.
 PAGE: Final = 200
-_ENTRIES_MAX: Final = 2_000
-#: Most that one XTRIM takes away, so that the store is not held up.
-_TRIM_MAX: Final = 10_000
+#: Entries with which a transaction is full. Others wait for the processor or for the disk no
+#: longer than it takes to store them.
+ENTRIES_MAX: Final = 200
+#: Streams trimmed at once, and the most that one XTRIM takes away: the store is held up meanwhile.
+_TRIMS_MAX: Final = 8
+_TRIM_MAX: Final = 2_000
 #: A stream that grows is trimmed about so often.
 _TRIM_MS: Final = 1_000
 _DEADLINE_MS: Final = 10_000
 #: Turns after which a caller waits no longer for a bucket that it wants to see whole.
 _CATCH_UP_TURNS: Final = 200
-_TABLES: Final[dict[str, Table]] = {"ledger": movements, "events": events, "changes": changes}
+_TABLES: Final[dict[str, Table]] = {"events": events, "changes": changes}
 
 #: Told of new events within the transaction that stores them; its rows are stored with them.
 OnEvents = Callable[[AsyncConnection, Sequence[Row]], Awaitable[None]]
-
-
-#: Per stream the newest sequence of a ledger, and the entries behind its cursor.
-_Pages = dict[Stream, tuple[int | None, list[Entry]]]
+#: Waits between two transactions, of which the last took so many seconds of the processor, for
+#: others to work.
+GiveWay = Callable[[float], Awaitable[None]]
 
 
 class _Batch(NamedTuple):
-    """What is to be stored of one stream."""
+    """What is to be stored of one stream: values of movements, or rows by name."""
 
-    stream: Stream
-    before: Cursor
-    after: Cursor
-    rows: list[Row]
+    move: Move
+    rows: list[Any]
+
+    @property
+    def stream(self) -> Stream:
+        """Where it comes from."""
+        return self.move.stream
 
 
 class _Overtaken(Exception):
@@ -110,6 +120,8 @@ class Drain:
         self._forks: dict[Stream, Fork] = {}
         self._told: dict[Stream, Fork] = {}
         self._statuses: dict[Stream, DrainStatus] = {}
+        #: Streams of which more than a page was waiting.
+        self._full: set[Stream] = set()
         #: Rows archived by this process.
         self.rows_total = 0
 
@@ -123,29 +135,58 @@ class Drain:
         """How far each stream was archived at the last turn; empty before the first."""
         return tuple(self._statuses.values())
 
+    @property
+    def full(self) -> frozenset[Stream]:
+        """The streams of which the last turn has left something that was due."""
+        return frozenset(self._full)
+
+    @property
+    def lag_seconds(self) -> int:
+        """How old the oldest entry of those streams is at most; 0 without any."""
+        return max((self._statuses[stream].seconds_behind for stream in self._full), default=0)
+
     async def look_again(self) -> None:
         """Read the cursors anew, and try the forked streams again: they may be repaired."""
         async with self._lock:
             await self._load_cursors()
             self._forks.clear()
 
-    async def turn(self, streams: Iterable[Stream] = STREAMS, *, delayed: bool = True) -> bool:
+    async def turn(
+        self,
+        streams: Iterable[Stream] = STREAMS,
+        *,
+        delayed: bool = True,
+        give_way: GiveWay | None = None,
+    ) -> bool:
         """Archive up to a page of each stream; return whether there may be more at once.
 
-        Raises StoreError and ArchiveUnavailable; nothing is lost by either.
+        It does so in small transactions and, between them, gives way to whoever waits for a
+        bucket, and by `give_way` to other processes. Raises StoreError and ArchiveUnavailable;
+        nothing is lost by either.
         """
         async with self._lock:
             if not self._cursors:
                 await self._load_cursors()
             now_ms = await self._now_ms()
-            until_ms = now_ms - self._delay_ms if delayed else None
-            more = False
-            chosen = [stream for stream in streams if stream not in self._forks]
-            # One kind after the other: trouble with events must not keep money waiting.
-            for _, alike in groupby(chosen, lambda stream: stream.name):
-                more |= await self._turn(tuple(alike), now_ms, until_ms)
-            await self._trim(chosen, now_ms - self._keep_ms)
-            return more
+        until_ms = now_ms - self._delay_ms if delayed else None
+        more = False
+        asked = tuple(streams)
+        self._full.difference_update(asked)
+        chosen = [stream for stream in asked if stream not in self._forks]
+        # One kind after the other: trouble with events must not keep money waiting.
+        for _, alike in groupby(chosen, lambda stream: stream.name):
+            async with self._lock:
+                waiting = deque((await self._heads(tuple(alike))).items())
+            while waiting:
+                began = time.process_time()
+                async with self._lock:
+                    more |= await self._part(waiting, now_ms, until_ms)
+                if give_way is not None:
+                    await give_way(time.process_time() - began)
+        for start in range(0, len(chosen), _TRIMS_MAX):
+            async with self._lock:
+                await self._trim(chosen[start : start + _TRIMS_MAX], now_ms - self._keep_ms)
+        return more
 
     async def inspect(self) -> tuple[DrainStatus, ...]:
         """Return how far every stream is archived now, without changing anything."""
@@ -154,10 +195,10 @@ class Drain:
             self._forks.clear()
             now_ms = await self._now_ms()
             for _, alike in groupby(STREAMS, lambda stream: stream.name):
-                pages = await self._pages(tuple(alike))
-                for stream, (_, page) in pages.items():
+                for stream, head in (await self._heads(tuple(alike))).items():
+                    page = await self._page(stream, head, None)
                     await self._read(stream, page)
-                self._note_all(pages, now_ms)
+                    self._note_page(stream, head, page, now_ms, None)
             return self.statuses
 
     async def catch_up(self, bucket: int) -> None:
@@ -178,40 +219,35 @@ class Drain:
 
     # Reading.
 
-    async def _turn(self, streams: tuple[Stream, ...], now_ms: int, until_ms: int | None) -> bool:
+    async def _part(
+        self, waiting: deque[tuple[Stream, int | None]], now_ms: int, until_ms: int | None
+    ) -> bool:
+        """Archive the first of these streams, of one kind, in one transaction."""
         self._is_overtaken = False
-        pages = await self._pages(streams)
-        batches, more = [], False
-        for stream, (_, page) in pages.items():
-            due = page
-            if until_ms is not None:
-                due = [entry for entry in page if position_of(entry[0])[0] <= until_ms]
-            batch = await self._read(stream, due)
+        pages, batches, entries = [], [], 0
+        while waiting and entries < ENTRIES_MAX:
+            stream, head = waiting.popleft()
+            # Meanwhile whoever waits for a bucket may have archived it, or found it forked.
+            if stream in self._forks:
+                continue
+            page = await self._page(stream, head, until_ms)
+            batch = await self._read(stream, page)
+            pages.append((stream, head, page))
+            entries += len(page)
             if batch is not None:
                 batches.append(batch)
-            more |= len(due) == PAGE and stream not in self._forks
-        for group in _groups(batches):
-            await self._store(group)
-        self._note_all(pages, now_ms)
+        if batches:
+            await self._store(batches)
+        for stream, head, page in pages:
+            self._note_page(stream, head, page, now_ms, until_ms)
+            if len(page) == PAGE and stream not in self._forks:
+                self._full.add(stream)
         # Overtaken, it does not know yet what somebody else has left to archive.
-        return more or self._is_overtaken
+        return self._is_overtaken or any(stream in self._full for stream, _, _ in pages)
 
     async def _now_ms(self) -> int:
         seconds, micros = await self._client.execute("TIME", deadline_ms=_DEADLINE_MS)
         return int(seconds) * 1_000 + int(micros) // 1_000
-
-    async def _pages(self, streams: tuple[Stream, ...]) -> _Pages:
-        """Return, of the streams with anything new, a ledger's newest sequence and a page."""
-        heads = await self._heads(streams)
-        pages = {}
-        # One after the other: the store answers decisions between two pages.
-        for stream, head in heads.items():
-            page = await self._page(stream)
-            if head is not None and not page:
-                detail = f"entries up to {head} are neither here nor archived"
-                await self._suspect(stream, Fork("missing", detail))
-            pages[stream] = (head, page)
-        return pages
 
     async def _heads(self, streams: tuple[Stream, ...]) -> dict[Stream, int | None]:
         """Return the streams to read, with the newest sequence of a ledger."""
@@ -227,7 +263,7 @@ class Drain:
             if sequence < archived:
                 detail = f"the store ends at {sequence}, the archive at {archived}"
                 await self._suspect(stream, Fork("behind", detail))
-            self._note(stream, sequence, (), 0)
+            self._note(stream, max(0, sequence - archived), 0)
         return heads
 
     async def _sequence(self, stream: Stream) -> int:
@@ -235,20 +271,41 @@ class Drain:
         counted = await self._client.execute("HGET", key, "sequence", deadline_ms=_DEADLINE_MS)
         return int(counted or 0)
 
-    async def _page(self, stream: Stream) -> list[Entry]:
+    async def _page(self, stream: Stream, head: int | None, until_ms: int | None) -> list[Entry]:
+        """Return the first entries behind the cursor that are old enough."""
+        cursor = self._cursors[stream]
+        if head is not None and head <= cursor.sequence:
+            return []
+        end = "+" if until_ms is None else str(until_ms)
+        page = await self._range(stream, end, PAGE)
+        if head is not None and not page:
+            if until_ms is not None and await self._range(stream, "+", 1):
+                return page
+            detail = f"entries up to {head} are neither here nor archived"
+            await self._suspect(stream, Fork("missing", detail))
+        return page
+
+    async def _range(self, stream: Stream, end: str, count: int) -> list[Entry]:
         start = f"({self._cursors[stream].entry_id}"
         page: list[Entry] = await self._client.execute(
-            "XRANGE", stream.key, start, "+", "COUNT", PAGE, deadline_ms=_DEADLINE_MS
+            "XRANGE", stream.key, start, end, "COUNT", count, deadline_ms=_DEADLINE_MS
         )
         return page
 
     async def _read(self, stream: Stream, page: list[Entry]) -> _Batch | None:
         """Return what to store of a page, up to where the stream is forked."""
-        # Between two pages others get their turn: they may be long.
-        await asyncio.sleep(0)
         before = self._cursors[stream]
-        after, rows = before, []
-        for entry in page:
+        rows: list[Any] = []
+        after, taken = before, 0
+        while taken < len(page):
+            if stream.name == "ledger":
+                plain, count = read_movements(stream.bucket, page[taken:], after.sequence)
+                if count:
+                    rows += plain
+                    taken += count
+                    after = Cursor(page[taken - 1][0].decode(), after.sequence + count)
+                    continue
+            entry = page[taken]
             try:
                 if stream.name == "ledger":
                     movement = read_movement(entry)
@@ -257,7 +314,8 @@ class Drain:
                         await self._suspect(stream, fork)
                         break
                     if movement.sequence > after.sequence:
-                        rows += movement_rows(stream.bucket, movement)
+                        own = movement_rows(stream.bucket, movement)
+                        rows += [tuple(row.values()) for row in own]
                     sequence = max(after.sequence, movement.sequence)
                 else:
                     is_change = stream.name == "changes"
@@ -267,7 +325,8 @@ class Drain:
                 await self._suspect(stream, Fork("unreadable", str(error)))
                 break
             after = Cursor(entry[0].decode(), sequence)
-        return None if after == before else _Batch(stream, before, after, rows)
+            taken += 1
+        return None if after == before else _Batch(Move(stream, before, after), rows)
 
     async def _check(self, stream: Stream, after: Cursor, movement: LedgerEntry) -> Fork | None:
         """Return why a ledger's entry does not follow what was archived, or None."""
@@ -294,17 +353,15 @@ class Drain:
 
     async def _store(self, batches: list[_Batch]) -> None:
         """Store the batches of one kind and move their cursors, all or none."""
+        moves = [batch.move for batch in batches]
         rows = [row for batch in batches for row in batch.rows]
+        name = batches[0].stream.name
         try:
-            async with self._database.write() as connection:
-                for batch in batches:
-                    if not await move_cursor(connection, *batch[:3]):
-                        raise _Overtaken
-                if rows:
-                    name = batches[0].stream.name
-                    await connection.execute(insert(_TABLES[name]), rows)
-                    if name == "events" and self._on_events is not None:
-                        await self._on_events(connection, rows)
+            if name == "ledger":
+                if not await self._database.store_movements(moves, rows):
+                    raise _Overtaken
+            else:
+                await self._store_others(name, moves, rows)
         except _Overtaken:
             self._is_overtaken = True
             await self._load_cursors()
@@ -317,7 +374,16 @@ class Drain:
         else:
             self.rows_total += len(rows)
             for batch in batches:
-                self._cursors[batch.stream] = batch.after
+                self._cursors[batch.stream] = batch.move.after
+
+    async def _store_others(self, name: str, moves: list[Move], rows: list[Row]) -> None:
+        async with self._database.write() as connection:
+            if not await move_cursors(connection, moves):
+                raise _Overtaken
+            if rows:
+                await connection.execute(insert(_TABLES[name]), rows)
+                if name == "events" and self._on_events is not None:
+                    await self._on_events(connection, rows)
 
     async def _load_cursors(self) -> None:
         async with self._database.read() as connection:
@@ -361,35 +427,33 @@ class Drain:
         if taken < _TRIM_MAX:
             self._trimmed[stream] = first
 
-    def _note_all(self, pages: _Pages, now_ms: int) -> None:
-        for stream, (head, page) in pages.items():
-            archived = self._cursors[stream].position
-            left = [entry for entry in page if position_of(entry[0]) > archived]
-            self._note(stream, head, left, now_ms)
+    def _note_page(
+        self,
+        stream: Stream,
+        head: int | None,
+        page: list[Entry],
+        now_ms: int,
+        until_ms: int | None,
+    ) -> None:
+        cursor = self._cursors[stream]
+        done = bisect_right(page, cursor.position, key=lambda entry: position_of(entry[0]))
+        oldest_ms = now_ms
+        if page and (done < len(page) or len(page) == PAGE):
+            # What comes behind a whole page is a little younger than its last entry.
+            oldest_ms = position_of(page[min(done, len(page) - 1)][0])[0]
+        elif until_ms is not None and head is not None and head > cursor.sequence:
+            oldest_ms = until_ms
+        left = len(page) - done if head is None else max(0, head - cursor.sequence)
+        self._note(stream, left, now_ms - oldest_ms)
 
-    def _note(self, stream: Stream, head: int | None, left: Sequence[Entry], now_ms: int) -> None:
+    def _note(self, stream: Stream, left: int, behind_ms: int) -> None:
         cursor, fork = self._cursors[stream], self._forks.get(stream)
-        oldest_ms = position_of(left[0][0])[0] if left else now_ms
         self._statuses[stream] = DrainStatus(
             stream=stream.name,
             bucket=stream.bucket,
             entry_id=cursor.entry_id,
             sequence=cursor.sequence,
-            entries_behind=len(left) if head is None else max(0, head - cursor.sequence),
-            seconds_behind=max(0, now_ms - oldest_ms) // 1_000,
+            entries_behind=left,
+            seconds_behind=max(0, behind_ms) // 1_000,
             fork=None if fork is None else f"{fork.reason}: {fork.detail}",
         )
-
-
-def _groups(batches: list[_Batch]) -> Iterable[list[_Batch]]:
-    """Yield the batches in groups that one transaction takes."""
-    group: list[_Batch] = []
-    entries = 0
-    for batch in batches:
-        group.append(batch)
-        entries += len(batch.rows)
-        if entries >= _ENTRIES_MAX:
-            yield group
-            group, entries = [], 0
-    if group:
-        yield group

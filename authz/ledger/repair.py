@@ -19,7 +19,7 @@ from authz.errors import Conflict
 from authz.ledger.database import Database
 from authz.ledger.rows import Entry, Row, Unreadable, movement_rows, read_movement
 from authz.ledger.schema import disowned, gap_movements, gaps, movements
-from authz.ledger.streams import LEDGERS, Cursor, Stream, load_cursors, move_cursor
+from authz.ledger.streams import LEDGERS, Cursor, Move, Stream, load_cursors, move_cursors
 from authz.store import keys
 from authz.store.client import StoreClient
 from authz.store.constants import Kind
@@ -134,7 +134,8 @@ async def accept(database: Database, found: Divergence, verdict: Verdict) -> Non
     of_bucket = movements.c.bucket == found.bucket
     is_disowned = of_bucket & (movements.c.sequence > found.common)
     async with database.write() as connection:
-        if not await move_cursor(connection, LEDGERS[found.bucket], found.cursor, found.resume):
+        move = Move(LEDGERS[found.bucket], found.cursor, found.resume)
+        if not await move_cursors(connection, [move]):
             raise Conflict(f"the archive of bucket {found.bucket} has moved: look again")
         names = [column.name for column in movements.columns]
         copied = select(literal(now), literal(verdict), *movements.columns).where(is_disowned)

@@ -9,10 +9,12 @@ from typing import Any, Final
 import msgspec
 
 from authz.errors import InvariantError
-from authz.store.records import LedgerEntry, unpack_ledger_entry
+from authz.store.records import MOVEMENTS, LedgerEntry, unpack_ledger_entry
 
 #: A row by the names of its columns.
 Row = dict[str, Any]
+#: A row of movements: its values in the order of the table's columns.
+Values = tuple[Any, ...]
 #: A stream's entry as the store answers it: its id, and names and values in turn.
 Entry = tuple[bytes, Sequence[bytes]]
 
@@ -23,6 +25,15 @@ _EVENT_FIELDS: Final = ("event", "account", "at")
 
 class Unreadable(InvariantError):
     """An entry is not what its stream consists of."""
+
+
+def read_movements(bucket: int, page: list[Entry], sequence: int) -> tuple[list[Values], int]:
+    """Return the rows of a page's first entries, and how many entries those are.
+
+    It ends before the first one that is not the next after `sequence`, or is not ordinary: what
+    that is, is for `read_movement` to say.
+    """
+    return MOVEMENTS.read(bucket, page, sequence + 1)
 
 
 def read_movement(entry: Entry) -> LedgerEntry:

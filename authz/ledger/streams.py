@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
 from msgspec import Struct
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from authz.ledger.schema import cursors
@@ -57,7 +58,11 @@ class Fork(NamedTuple):
 
 
 class DrainStatus(Struct, frozen=True, kw_only=True):
-    """How far a stream is archived. `entries_behind` is at least so many."""
+    """How far a stream is archived.
+
+    `entries_behind` is at least so many; `seconds_behind` is at most so many, as what is too young
+    to be archived is not looked at.
+    """
 
     stream: StreamName
     bucket: int
@@ -92,21 +97,44 @@ async def load_cursors(connection: AsyncConnection) -> dict[Stream, Cursor]:
     return {stream: known[stream.name, stream.bucket] for stream in STREAMS}
 
 
-async def move_cursor(
-    connection: AsyncConnection, stream: Stream, before: Cursor, after: Cursor
-) -> bool:
-    """Move a cursor from where the caller believes it to be; False if it is elsewhere.
+class Move(NamedTuple):
+    """How far a stream is archived by a transaction, and from where it went on."""
 
-    Whoever moves it holds its row until the transaction ends, so that nobody else can.
+    stream: Stream
+    before: Cursor
+    after: Cursor
+
+
+async def move_cursors(connection: AsyncConnection, moves: Sequence[Move]) -> bool:
+    """Move cursors of one kind of streams from where the caller believes them to be.
+
+    False if one of them is elsewhere; then the caller is to undo what it did. Whoever moves them
+    holds their rows until the transaction ends, so that nobody else can.
     """
-    moved = await connection.execute(
-        update(cursors)
-        .where(
-            cursors.c.stream == stream.name,
-            cursors.c.bucket == stream.bucket,
-            cursors.c.entry_id == before.entry_id,
-            cursors.c.sequence == before.sequence,
-        )
-        .values(after._asdict())
+    name = moves[0].stream.name
+    # All take them in the order of their buckets, so that nobody waits for each other.
+    wanted = (
+        select(cursors.c.bucket, cursors.c.entry_id, cursors.c.sequence)
+        .where(cursors.c.stream == name)
+        .where(cursors.c.bucket.in_([move.stream.bucket for move in moves]))
+        .order_by(cursors.c.bucket)
+        .with_for_update()
     )
-    return moved.rowcount == 1
+    found = {row[0]: Cursor(row[1], row[2]) for row in await connection.execute(wanted)}
+    if any(found.get(move.stream.bucket) != move.before for move in moves):
+        return False
+    await connection.execute(
+        _MOVE,
+        [
+            {"its_stream": name, "its_bucket": move.stream.bucket, **move.after._asdict()}
+            for move in moves
+        ],
+    )
+    return True
+
+
+_MOVE: Final = (
+    update(cursors)
+    .where(cursors.c.stream == bindparam("its_stream"), cursors.c.bucket == bindparam("its_bucket"))
+    .values(entry_id=bindparam("entry_id"), sequence=bindparam("sequence"))
+)

@@ -6,7 +6,7 @@ a settle are each decided by one script.
 
 from __future__ import annotations
 
-import os
+import gc
 import socket
 import sys
 from collections.abc import Mapping
@@ -20,11 +20,14 @@ from authz.engine.spool_replay import replay_orphans
 from authz.events.desk import EventDesk
 from authz.ledger.archive import Archive
 from authz.server import child
+from authz.server.courtesy import give_way
 from authz.server.engine_host import SPOOL_DIRECTORY, EngineHost
 
 _ADOPT_SECONDS: Final = 5
-#: The archive's batches must not stand in the way of decisions where cores are short.
-_NICENESS: Final = 10
+#: The archive's batches must not stand in the way of decisions where cores are short. With this
+#: slice its turn comes later than that of a process which has just woken up.
+NICENESS: Final = 10
+SLICE_US: Final = 400
 _LATE_SECONDS: Final = 5
 
 
@@ -62,6 +65,10 @@ class OfficeService:
             self._host.run(work)
         self._host.repeat(_LATE_SECONDS, self._late.book_all)
         self._archive.start()
+        # What is there by now stays: to look through all of it again and again takes a burst of
+        # several milliseconds each time.
+        gc.collect()
+        gc.freeze()
 
     def adopt(self, connection: socket.socket) -> None:
         """Refuse: connections are only passed to workers."""
@@ -91,5 +98,5 @@ if __name__ == "__main__":
     # The wiring knows every part; this module is one of them.
     from authz.server.wiring import build_office
 
-    os.nice(_NICENESS)
+    give_way(NICENESS, SLICE_US)
     sys.exit(child.main(build_office))

@@ -67,6 +67,17 @@ class Layout:
         """Whether some fields stay packed in the scripts until they are asked for."""
         return self.eager < len(self.names)
 
+    def places(self) -> dict[str, tuple[int, int, bool]]:
+        """Return where each number is: its offset and width in bytes, and whether it has a sign."""
+        places = {}
+        offset = 0
+        for name, code in self.fields:
+            width = struct.calcsize(">" + _CODES[code][0])
+            is_signed = code.startswith("i")
+            places[name] = (offset, width, is_signed)
+            offset += width
+        return places
+
     def lua_format(self, first: int = 0, end: int | None = None) -> str:
         """Return the format of the fields from place `first` to before `end`, for Lua."""
         return ">" + "".join(_CODES[code][1] for _, code in self.fields[first:end])

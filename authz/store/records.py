@@ -6,7 +6,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from authz.causes import restore_cause
+from authz.causes import NORMAL_CAUSES, restore_cause, shorten_cause
 from authz.errors import InvariantError
 from authz.reasons import BILLING_OF, CLASS_OF, Billing, CallClass, Direction
 from authz.store.constants import Kind, Mark, State
@@ -19,6 +19,7 @@ from authz.store.layouts import (
     TOMBSTONE_LEG,
 )
 from authz_ext.briefing import pack_tail
+from authz_ext.movements import MovementReader
 from authz_ext.packing import pack_strings
 
 _u16 = struct.Struct(">H")
@@ -190,6 +191,8 @@ def unpack_ledger_entry(entry_id: bytes, data: bytes) -> LedgerEntry:
     kind = _KIND_OF.get(head.kind)
     if kind is None:
         raise InvariantError(f"ledger entry {head.sequence} has kind {head.kind}")
+    if not head.legs:
+        raise InvariantError(f"ledger entry {head.sequence} has no leg")
     texts = unpack_strings(data, LEDGER_HEAD.size + head.legs * LEDGER_LEG.size)
     if len(texts) - head.legs not in (3, 4):
         raise InvariantError(f"ledger entry {head.sequence} has {len(texts)} texts")
@@ -214,3 +217,19 @@ def unpack_ledger_entry(entry_id: bytes, data: bytes) -> LedgerEntry:
         description=restore_cause(texts[head.legs + 2]),
         refunded_call="".join(texts[head.legs + 3 :]),
     )
+
+
+#: Reads what `unpack_ledger_entry` reads, as rows of the archive, ten times as fast; whatever is
+#: not plain it leaves to that.
+MOVEMENTS = MovementReader(
+    LEDGER_HEAD.places(),
+    LEDGER_LEG.places(),
+    head_size=LEDGER_HEAD.size,
+    leg_size=LEDGER_LEG.size,
+    kinds=max(Kind),
+    marks=len(_MARKS_OF),
+    classes=len(CLASS_OF),
+    directions=len(_DIRECTION_OF),
+    billings=len(BILLING_OF),
+    causes={shorten_cause(name): name for name in NORMAL_CAUSES.values()},
+)

@@ -12,6 +12,7 @@ from authz.store.client import StoreClient
 from authz.store.keys import BUCKETS
 from benchmarks import (
     archive_drain,
+    archive_stalls,
     deck_effect,
     idle_cost,
     kazoo_channels,
@@ -38,6 +39,14 @@ async def test_a_ledger_of_the_archive_s_benchmark_is_drained(
 ) -> None:
     rates = await archive_drain.measure(store_server.url, None, tmp_path, entries=3)
     assert len(rates) == 3
+
+
+def test_probes_wait_for_an_archive_that_is_filled() -> None:
+    told = archive_stalls.measure(archive_stalls.OFFICE, 200, 0.3, warm_up_seconds=1)
+    assert len(told["wake"]) > 10
+    assert len(told["ping"]) > 10
+    assert min(told["ping"]) > 0
+    assert "wake p50" in archive_stalls.describe("office", [told])
 
 
 def test_the_minimal_pair_debits_two_accounts_once(store_server: Server) -> None:

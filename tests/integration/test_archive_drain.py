@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,26 @@ from archives import (
     open_archive,
 )
 from audit_helper import assert_clean_audit
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from world import World
 
+import authz.ledger.archive as archive_module
 from authz.engine.audit import audit
-from authz.errors import ArchiveElsewhere, ArchiveUnavailable
+from authz.errors import ArchiveElsewhere, ArchiveRefused, ArchiveUnavailable
 from authz.ledger.archive import Archive
-from authz.ledger.drain import PAGE
+from authz.ledger.drain import ENTRIES_MAX, PAGE
 from authz.ledger.rows import movement_rows
-from authz.ledger.schema import changes, deliveries, events
-from authz.ledger.streams import STREAMS
+from authz.ledger.schema import changes, deliveries, events, movements
+from authz.ledger.streams import (
+    LEDGERS,
+    START,
+    STREAMS,
+    Cursor,
+    Move,
+    load_cursors,
+    move_cursors,
+)
 from authz.model import LowBalance
 from authz.store import keys
 from authz.store.changes import Change, append_change
@@ -150,6 +160,109 @@ async def test_a_backlog_is_archived_page_by_page(world: World, archive: Archive
     assert len(await archived_rows(archive)) == PAGE
     await drain_all(archive)
     assert len(await archived_rows(archive)) == count
+
+
+async def test_a_turn_gives_way_between_small_transactions(world: World, archive: Archive) -> None:
+    roots = [f"root-{number}" for number in range(12)]
+    for root in roots:
+        await world.account(root, deck="retail", credit_limit="unlimited")
+    for _ in range(60):
+        await asyncio.gather(*(world.debit(root, "0.000001") for root in roots))
+    stored = [0]
+
+    async def give_way(worked_seconds: float) -> None:
+        assert worked_seconds >= 0
+        stored.append(len(await archived_rows(archive)))
+        if len(stored) == 2:
+            # Who asks for a bucket has it, and need not wait for the turn to end.
+            await archive.catch_up(roots[-1])
+            stored.append(len(await archived_rows(archive)))
+
+    assert not await drain_of(archive).turn(give_way=give_way)
+    steps = [after - before for before, after in pairwise(stored)]
+    assert sum(steps) == 12 * 60
+    assert 0 < max(steps) < ENTRIES_MAX + PAGE
+    assert len([step for step in steps if step]) >= 3
+    assert not drain_of(archive).is_forked
+
+
+async def test_what_has_more_than_a_page_is_known(world: World, archive: Archive) -> None:
+    for account in ("acme", "other"):
+        await world.account(account, deck="retail", credit_limit="unlimited")
+    for _ in range(4):
+        await asyncio.gather(*(world.debit("acme", "0.000001") for _ in range(PAGE // 2)))
+    await world.debit("other", "0.000001")
+    drain, bucket = drain_of(archive), keys.TAGS.index(keys.tag_of_root("acme"))
+    assert await drain.turn()
+    assert drain.full == {LEDGERS[bucket]}
+    # The others are not looked at until these are through.
+    assert await drain.turn(drain.full)
+    assert drain.full == {LEDGERS[bucket]}
+    assert not await drain.turn(drain.full)
+    assert drain.full == frozenset()
+    assert len(await archived_rows(archive)) == 2 * PAGE + 1
+
+
+async def test_an_office_pauses_unless_it_is_far_behind(
+    world: World, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    await world.account("acme", deck="retail", credit_limit="unlimited")
+    for _ in range(4):
+        await asyncio.gather(*(world.debit("acme", "0.000001") for _ in range(PAGE // 2)))
+    drain = drain_of(archive)
+    monkeypatch.setattr(archive_module.asyncio, "sleep", pause)
+    await archive._give_way(0.004)
+    assert await drain.turn()
+    await archive._give_way(0.004)
+    assert drain.full
+    assert pauses == [0.012, 0.004]
+    monkeypatch.setattr(archive_module, "_LAG_SECONDS_MAX", -1)
+    await archive._give_way(0.004)
+    assert len(pauses) == 2
+    monkeypatch.undo()
+    await drain_all(archive)
+    await archive.stop()
+    # Stopping, it has no time to lose.
+    monkeypatch.setattr(archive_module.asyncio, "sleep", pause)
+    await archive._give_way(0.004)
+    assert len(pauses) == 2
+
+
+async def test_cursors_move_together_or_not_at_all(world: World, archive: Archive) -> None:
+    rows = []
+    for number, root in enumerate(("acme", "other")):
+        await world.account(root, "1", deck="retail")
+        (entry,) = await ledger_of(world.client, root)
+        bucket = keys.TAGS.index(keys.tag_of_root(root))
+        rows += [tuple(row.values()) for row in movement_rows(bucket, entry)]
+        assert len(rows) == number + 1
+    streams = [LEDGERS[row[0]] for row in rows]
+    moves = [Move(stream, START, Cursor("1-0", 1)) for stream in streams]
+    stale = [moves[0], Move(streams[1], Cursor("9-9", 9), Cursor("10-0", 10))]
+    database = archive.database
+    assert not await database.store_movements(stale, rows)
+    assert await archived_rows(archive) == []
+    with pytest.raises(ArchiveRefused):
+        await database.store_movements(moves, [rows[0], rows[0]])
+    async with database.read() as connection:
+        cursors = await load_cursors(connection)
+    assert {cursors[stream] for stream in streams} == {START}
+    assert await database.store_movements(moves, rows)
+    assert not await database.store_movements(moves, [])
+    assert [tuple(row) for row in await archived_rows(archive)] == sorted(rows)
+    async with database.read() as connection:
+        cursors = await load_cursors(connection)
+    assert {cursors[stream] for stream in streams} == {Cursor("1-0", 1)}
+    # The audit at the end is to find what it found before: the ledgers from their start.
+    back = [Move(move.stream, move.after, START) for move in moves]
+    async with database.write() as connection:
+        await connection.execute(delete(movements))
+        assert await move_cursors(connection, back)
 
 
 async def test_two_offices_share_the_work(

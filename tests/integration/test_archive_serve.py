@@ -88,6 +88,22 @@ async def wait_for(archive: Archive, reference: str) -> None:
     raise TimeoutError(reference)
 
 
+def threads_of(pid: int) -> list[int]:
+    """Return the ids of a process's threads."""
+    return [int(path.name) for path in Path(f"/proc/{pid}/task").iterdir()]
+
+
+async def test_the_office_lets_others_run_first(daemon: Daemon) -> None:
+    office, worker = daemon.child("office"), daemon.child("worker-1")
+    # Ready, it has still to open its archive, which takes threads.
+    await until(lambda: len(threads_of(office)) > 1)
+    for thread in threads_of(office):
+        assert os.sched_getscheduler(thread) == os.SCHED_BATCH
+        niceness = os.getpriority(os.PRIO_PROCESS, thread)
+        assert niceness == min(19, os.getpriority(os.PRIO_PROCESS, worker) + 10)
+    assert os.sched_getscheduler(worker) == os.SCHED_OTHER
+
+
 async def test_the_office_archives_and_is_killed_meanwhile(daemon: Daemon) -> None:
     client = await StoreClient.connect(daemon.store_url)
     archive = Archive(client, archive_settings(daemon.state_dir, None))
