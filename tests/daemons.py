@@ -7,12 +7,12 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import sys
 from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
+from ports import free_port
 from processes import is_alive, until
 
 from authz.store.url import unix_url
@@ -20,14 +20,6 @@ from authz.store.url import unix_url
 _START_SECONDS: Final = 30
 _STARTS_MAX: Final = 20
 _PAUSE_SECONDS: Final = 0.25
-
-
-def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 class Daemon:

@@ -12,7 +12,8 @@ from typing import Any
 import aiohttp
 import pytest
 import yaml
-from daemons import Daemon, free_port
+from daemons import Daemon
+from ports import free_port
 from prometheus import Prometheus
 
 from authz.meters.table import METRICS

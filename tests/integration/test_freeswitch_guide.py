@@ -13,9 +13,10 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from daemons import Daemon, free_port
+from daemons import Daemon
 from freeswitch.doors import LOOKUP_UUID, Document, cdr, lookup
 from hook_double import Answer
+from ports import free_port
 
 from authz.cli import main
 from authz.config import all_settings
