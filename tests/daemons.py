@@ -17,7 +17,7 @@ from processes import is_alive, until
 
 from authz.store.url import unix_url
 
-_START_SECONDS: Final = 30
+_START_SECONDS: Final = 90
 _STARTS_MAX: Final = 20
 _PAUSE_SECONDS: Final = 0.25
 

@@ -48,9 +48,9 @@ _BUGS: Final = frozenset(
 )  # fmt: skip
 _REQUEST_SECONDS: Final = 3
 _DIALS_MAX: Final = 5
-_ADMIN_TRIES_MAX: Final = 100
-_SETTLE_TRIES_MAX: Final = 200
-_BOOKED_TRIES_MAX: Final = 150
+_ADMIN_TRIES_MAX: Final = 900
+_SETTLE_TRIES_MAX: Final = 900
+_BOOKED_TRIES_MAX: Final = 900
 _DECK_SECONDS: Final = 1.2
 
 

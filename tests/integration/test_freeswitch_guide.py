@@ -25,7 +25,7 @@ from authz.hooks.freeswitch.web import CDR_PATH, DIALPLAN_PATH
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "freeswitch.md").read_text(encoding="utf-8")
 FAILED_DIRECTORY = "/var/log/freeswitch/json_cdr_failed"
-_TRIES_MAX = 50
+_TRIES_MAX = 900
 #: The command in the guide before which its reader makes a call.
 AFTER_THE_CALL = "authz call list"
 FILE = re.compile(

@@ -30,7 +30,7 @@ from authz.store import keys
 from authz.store.layouts import ACCOUNT_STATE
 
 #: A daemon's start and a worker's end take a while; a page that never tells fails the test.
-TRIES = 100
+TRIES = 1_000
 
 
 def values(readings: Readings) -> dict[tuple[str, ...], float]:

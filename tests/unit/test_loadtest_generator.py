@@ -107,7 +107,7 @@ async def generate(board: Switchboard, kind: CallKind = KIND, **changes: Any) ->
     generator = Generator(orders, recorder)
     await asyncio.gather(*(connection.open() for connection in generator.connections))
     generator.begin(time.monotonic_ns())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(90):
         await generator.ended.wait()
     generator.close()
     return recorder.take(generator.in_flight, generator.calls, "ended")
