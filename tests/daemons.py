@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -63,11 +64,13 @@ class Daemon:
         assert self._process.stderr is not None
         self._reader = asyncio.create_task(self._read(self._process.stderr))
         ended = asyncio.create_task(self._process.wait())
-        async with asyncio.timeout(_START_SECONDS):
-            while not any(event["event"] == "serving" for event in self.events[began:]):
-                if ended.done():
-                    return False
-                await asyncio.sleep(0.02)
+        until = time.monotonic() + _START_SECONDS
+        while not any(event["event"] == "serving" for event in self.events[began:]):
+            if ended.done():
+                return False
+            if time.monotonic() > until:
+                raise AssertionError(f"the daemon does not serve: {self.events[began:]}")
+            await asyncio.sleep(0.02)
         return True
 
     async def _read(self, stream: asyncio.StreamReader) -> None:

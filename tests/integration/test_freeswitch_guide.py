@@ -17,6 +17,7 @@ from daemons import Daemon
 from freeswitch.doors import LOOKUP_UUID, Document, cdr, lookup
 from hook_double import Answer
 from ports import free_port
+from processes import until
 
 from authz.cli import main
 from authz.config import all_settings
@@ -53,6 +54,8 @@ async def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     daemon = Daemon(tmp_path / "state")
     await daemon.start()
     await daemon.ready()
+    # Some commands read the archive, which a new daemon makes after it is ready for calls.
+    await until(lambda: bool(daemon.logged("archive_opened")))
     yield daemon
     await daemon.stop()
 
