@@ -229,6 +229,9 @@ class LedgerWalk:
         hour = int(now) // _SECONDS_PER_HOUR
         prefix = keys.closed_prefix(self._tag)
         hashes = [prefix + b"%d" % (hour - back) for back in range(hours + 1)]
+        # In most buckets of most installations nothing was settled for a day.
+        if not await self._client.execute("EXISTS", *hashes):
+            return
         lengths = await asyncio.gather(*(self._client.execute("HLEN", one) for one in hashes))
         for one in (one for one, length in zip(hashes, lengths, strict=True) if length):
             cursor = b"0"
