@@ -36,7 +36,7 @@ async def assert_clean_audit(
         moving=tuple(name for part in parts for name in part.moving),
         duration_ms=max(part.duration_ms for part in parts),
     )
-    assert list(report.findings) == []
-    assert list(report.moving) == []
+    assert not report.findings, report.findings
+    assert not report.moving, report.moving
     assert report.buckets == keys.BUCKETS
     return report

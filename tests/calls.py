@@ -18,6 +18,8 @@ from authz.store.scripts import script_for
 
 _HOURS = 24
 _ATTEMPT = 1
+#: No test of deadlines: hundreds of these may wait for each other.
+_DEADLINE_MS = 90_000
 
 
 async def _run(
@@ -40,6 +42,7 @@ async def _run(
         if script.legs is None
         else chain.leg_keys(name, call_id, named.get(name, ())),
         [*arguments, *limits],
+        deadline_ms=_DEADLINE_MS,
     )
     return reply
 

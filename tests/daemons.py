@@ -58,6 +58,7 @@ class Daemon:
                 "AUTHZ_STATE_DIR": str(self.state_dir),
                 "AUTHZ_HOOK__LISTEN": f"127.0.0.1:{self.hook_port}",
                 "AUTHZ_ADMIN__LISTEN": f"127.0.0.1:{self.admin_port}",
+                "AUTHZ_SERVER__START_SECONDS": str(_START_SECONDS),
                 **self._environ,
             },
         )

@@ -50,7 +50,7 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
 @pytest.fixture
 def timeout_seconds() -> int:
     """How long an attempt may take: a short one makes leases end soon."""
-    return 1
+    return 3
 
 
 @pytest.fixture
