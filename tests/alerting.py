@@ -29,7 +29,7 @@ from authz.model import LowBalance
 
 _POLL_SECONDS: Final = 0.02
 #: As an office does at its next turn. Where disks are slow a writer may wait for seconds.
-_DRAIN_ATTEMPTS_MAX: Final = 5
+_DRAIN_ATTEMPTS_MAX: Final = 18
 
 
 class Office:

@@ -17,6 +17,8 @@ from authz.store.records import CallTail, ledger_strings
 
 _HOURS = 24
 _ATTEMPT = 1
+#: No test of deadlines: hundreds of these may wait for each other.
+_DEADLINE_MS = 90_000
 
 
 async def _run(
@@ -33,7 +35,9 @@ async def _run(
     hour_keys = chain.hour_keys(books.clock.now())
     named = {"authorize": hour_keys.filters, "settle": hour_keys.tombstones}
     prepared = chain.prepared(name, named.get(name, ()))
-    reply: list[Any] = await books.client.call_prepared(prepared, call_id, [*arguments, *limits])
+    reply: list[Any] = await books.client.call_prepared(
+        prepared, call_id, [*arguments, *limits], _DEADLINE_MS
+    )
     return reply
 
 

@@ -21,6 +21,7 @@ import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -38,6 +39,7 @@ from authz.store.client import StoreClient
 # draws a new one.
 _IN_CI = os.environ.get("CI") == "true"
 _SEED = os.environ.get("AUTHZ_TEST_SEED") or ("1" if _IN_CI else str(secrets.randbits(32)))
+_SEED_KEY = pytest.StashKey[str]()
 # No test asserts a time, so none of its examples may either.
 settings.register_profile("authz", deadline=None, derandomize=_IN_CI, print_blob=True)
 settings.load_profile("authz")
@@ -45,6 +47,18 @@ try:
     _SERVERS = find_servers()
 except LookupError as error:
     raise pytest.UsageError(str(error)) from error
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Give a worker of xdist the seed that the header names, not one of its own."""
+    node.workerinput["authz_seed"] = _SEED
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Settle which seed this process uses."""
+    given = getattr(config, "workerinput", {})
+    config.stash[_SEED_KEY] = given.get("authz_seed", _SEED)
 
 
 def pytest_report_header() -> list[str]:
@@ -68,7 +82,7 @@ def pytest_asyncio_loop_factories(
 @pytest.fixture
 def rng(request: pytest.FixtureRequest) -> random.Random:
     """A generator that depends on the session's seed and the test's name alone."""
-    return random.Random(f"{_SEED}:{request.node.nodeid}")
+    return random.Random(f"{request.config.stash[_SEED_KEY]}:{request.node.nodeid}")
 
 
 @pytest.fixture

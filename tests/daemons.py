@@ -7,27 +7,20 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
+from ports import free_port
 from processes import is_alive, until
 
 from authz.store.url import unix_url
 
-_START_SECONDS: Final = 30
+_START_SECONDS: Final = 90
 _STARTS_MAX: Final = 20
 _PAUSE_SECONDS: Final = 0.25
-
-
-def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 class Daemon:
@@ -65,17 +58,20 @@ class Daemon:
                 "AUTHZ_STATE_DIR": str(self.state_dir),
                 "AUTHZ_HOOK__LISTEN": f"127.0.0.1:{self.hook_port}",
                 "AUTHZ_ADMIN__LISTEN": f"127.0.0.1:{self.admin_port}",
+                "AUTHZ_SERVER__START_SECONDS": str(_START_SECONDS),
                 **self._environ,
             },
         )
         assert self._process.stderr is not None
         self._reader = asyncio.create_task(self._read(self._process.stderr))
         ended = asyncio.create_task(self._process.wait())
-        async with asyncio.timeout(_START_SECONDS):
-            while not any(event["event"] == "serving" for event in self.events[began:]):
-                if ended.done():
-                    return False
-                await asyncio.sleep(0.02)
+        until = time.monotonic() + _START_SECONDS
+        while not any(event["event"] == "serving" for event in self.events[began:]):
+            if ended.done():
+                return False
+            if time.monotonic() > until:
+                raise AssertionError(f"the daemon does not serve: {self.events[began:]}")
+            await asyncio.sleep(0.02)
         return True
 
     async def _read(self, stream: asyncio.StreamReader) -> None:

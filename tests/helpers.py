@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable
+from typing import Final
+
+from processes import WAIT_SECONDS
 
 from authz.store.scripts import Script
 
+_POLL_SECONDS: Final = 0.005
+
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition, ten seconds at most."""
-    for _ in range(2_000):
+    """Return when the condition holds; fail if it never does."""
+    for _ in range(round(WAIT_SECONDS / _POLL_SECONDS)):
         if condition():
             return
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(_POLL_SECONDS)
     raise AssertionError("waited in vain")
 
 

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-_START_SECONDS_MAX: Final = 30
+_START_SECONDS_MAX: Final = 90
 _PAUSE_SECONDS: Final = 0.05
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-WAIT_SECONDS: Final = 20
+#: Longer than anything takes on a machine that is busy with other tests.
+WAIT_SECONDS: Final = 90
 _POLL_SECONDS: Final = 0.02
 
 

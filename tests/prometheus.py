@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from daemons import free_port
+from ports import free_port
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 _HINT: Final = "apt-get install prometheus"

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import aio_pika
 from certificates import make_certificates
+from ports import free_port
 
 from authz.hooks.kazoo.topology import EXCHANGES
 
@@ -72,14 +73,6 @@ def _unprivileged() -> dict[str, Any]:
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server((_HOST, 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
 def _definitions() -> str:
     """Return the user and the virtual hosts of a node that nobody has to set up."""
     salt = b"salt"
@@ -107,7 +100,7 @@ class RabbitServer:
         (self.home / "plugins").write_text("[].")
         (self.home / "definitions").write_text(_definitions())
         make_certificates(self.home)
-        self.port, self.tls_port, mapper_port, distribution_port = _free_ports(4)
+        self.port, self.tls_port, mapper_port, distribution_port = (free_port() for _ in range(4))
         (self.home / "rabbit.conf").write_text(
             _CONFIGURATION.format(home=self.home, host=_HOST, tls_port=self.tls_port)
         )

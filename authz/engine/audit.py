@@ -192,7 +192,9 @@ class _BucketAudit:
 
     async def _check_bucket(self) -> None:
         """Compare the bucket's counter with the last entry of its ledger."""
-        counted = await self._client.execute("HGET", keys.bucket(self._tag), "sequence")
+        counted = await self._client.execute(
+            "HGET", keys.bucket(self._tag), "sequence", deadline_ms=DEADLINE_MS
+        )
         await self.walk.advance()
         sequence = int(counted or 0)
         if self.walk.sequence < sequence:

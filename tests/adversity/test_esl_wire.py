@@ -229,7 +229,7 @@ async def test_too_many_commands_wait_their_turn_and_more_are_refused() -> None:
     connection = await _connect(switch.port)
     switch.is_silent = True
     asked = [
-        asyncio.ensure_future(connection.api(f"eval {number}"))
+        asyncio.ensure_future(connection.api(f"eval {number}", timeout_seconds=90))
         for number in range(QUEUED_MAX + 1_000)
     ]
     await until(lambda: connection.in_flight == IN_FLIGHT_MAX)

@@ -21,7 +21,7 @@ from traffic import SUB, Api, Start
 from authz.store.client import StoreClient
 
 NUMBER = "14155550100"
-_WAIT_SECONDS = 40
+_WAIT_SECONDS = 90
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from authz.store import keys
 
 _HANGS = "hangs"
 _GONE = "is gone"
-_WAIT_SECONDS = 60
+_WAIT_SECONDS = 90
 
 
 class Away:

@@ -164,7 +164,7 @@ async def test_nonsense_ends_no_process_and_moves_no_money_astray(
 
 async def until_listed(site: KazooSite, account: str, call_id: str, micros: int) -> None:
     """Return when an account was charged so for a call, once."""
-    for _ in range(400):
+    for _ in range(1_800):
         charges = (await site.charges(account)).get(call_id)
         if charges is not None:
             break

@@ -27,7 +27,7 @@ _DOCUMENTS: Final = [
     {"_id": RESELLER, "pvt_type": "account"},
     {"_id": ACCOUNT, "pvt_type": "account", "pvt_reseller_id": RESELLER},
 ]
-_TRIES_MAX: Final = 200
+_TRIES_MAX: Final = 900
 _PAUSE_SECONDS: Final = 0.1
 
 

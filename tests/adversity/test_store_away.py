@@ -108,7 +108,7 @@ async def test_what_a_refused_call_took_afterwards_is_given_back(start: Start) -
     async def calls() -> int:
         return int((await books.state(SUB)).calls)
 
-    for _ in range(200):
+    for _ in range(1_800):
         if await calls() == 0 and worker_told(daemon, "store_up"):
             break
         await asyncio.sleep(0.05)

@@ -12,7 +12,7 @@ import pytest
 from audit_helper import assert_clean_audit
 from books import Books
 from daemons import Daemon
-from traffic import MASTER, SUB, UK, Api, cost, prepare
+from traffic import MASTER, SUB, UK, Api, cost, decks_are_used, prepare
 
 from authz.store.client import StoreClient
 
@@ -39,6 +39,7 @@ async def apis(tmp_path: Path, store_url: str) -> AsyncIterator[list[Api]]:
             await asyncio.gather(*(daemon.start() for daemon in daemons))
             apis = [Api(daemon, session) for daemon in daemons]
             await prepare(apis[0], sub="10", master="7")
+            await decks_are_used(apis[1])
             yield apis
         finally:
             for daemon in daemons:

@@ -48,10 +48,11 @@ _BUGS: Final = frozenset(
 )  # fmt: skip
 _REQUEST_SECONDS: Final = 3
 _DIALS_MAX: Final = 5
-_ADMIN_TRIES_MAX: Final = 100
-_SETTLE_TRIES_MAX: Final = 200
-_BOOKED_TRIES_MAX: Final = 150
+_ADMIN_TRIES_MAX: Final = 900
+_SETTLE_TRIES_MAX: Final = 900
+_BOOKED_TRIES_MAX: Final = 900
 _DECK_SECONDS: Final = 1.2
+_DECK_TRIES_MAX: Final = 900
 
 
 def cost(deck: str, to: str, seconds: int) -> int:
@@ -123,14 +124,31 @@ async def prepare(api: Api, sub: str = CREDIT, master: str = CREDIT, **config: A
         ]
         headers = {"Content-Type": "text/csv"}
         data = "\n".join(lines).encode()
-        await api.admin("PUT", f"decks/{deck}?currency=USD", data=data, headers=headers)
-    await api.admin("PUT", f"accounts/{MASTER}", json={"deck": "wholesale"})
-    await api.admin("PUT", f"accounts/{SUB}", json={"parent": MASTER, "deck": "retail", **config})
+        await api.admin_until_answered(
+            "PUT", f"decks/{deck}?currency=USD", data=data, headers=headers
+        )
+    sub_config = {"parent": MASTER, "deck": "retail", **config}
+    await api.admin_until_answered("PUT", f"accounts/{MASTER}", json={"deck": "wholesale"})
+    await api.admin_until_answered("PUT", f"accounts/{SUB}", json=sub_config)
     for account, amount in ((MASTER, master), (SUB, sub)):
         body = {"amount": amount, "kind": "payment", "reference": "first"}
-        await api.admin("POST", f"accounts/{account}/credits", json=body)
-    # Every process uses a published deck within a second.
+        await api.admin_until_answered("POST", f"accounts/{account}/credits", json=body)
+    # Every process uses a published deck within a second; on a busy machine its workers say when.
     await asyncio.sleep(_DECK_SECONDS)
+    await decks_are_used(api)
+
+
+async def decks_are_used(api: Api) -> None:
+    """Return when every worker of a daemon has prices; so many questions at once reach all."""
+    body = {"account": SUB, "to": UK, "dry_run": True}
+    for _ in range(_DECK_TRIES_MAX):
+        answers = await asyncio.gather(
+            *(api.hook("authorize", call_id=f"deck-{number}", **body) for number in range(8))
+        )
+        if all(status == 200 and answer["allowed"] for status, answer in answers):
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"the decks are not used: {answers}")
 
 
 class Life:

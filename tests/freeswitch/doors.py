@@ -29,7 +29,7 @@ from authz.hooks.routes import HookEngine, hook_routes
 from authz.hooks.server import HookServer
 from freeswitch.transcripts import load
 
-SOON_SECONDS = 20
+SOON_SECONDS = 90
 #: Transcript and place among its HTTP requests.
 LOOKUP_ELSEWHERE = ("04a", 0)
 LOOKUP = ("04a", 1)

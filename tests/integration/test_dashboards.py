@@ -12,7 +12,8 @@ from typing import Any
 import aiohttp
 import pytest
 import yaml
-from daemons import Daemon, free_port
+from daemons import Daemon
+from ports import free_port
 from prometheus import Prometheus
 
 from authz.meters.table import METRICS
@@ -30,7 +31,7 @@ EMPTY = {
 #: Metrics that a daemon does not tell here, and why.
 UNTOLD: dict[str, str] = {}
 #: How long all queries may take until they have an answer, in tries of a second.
-TRIES = 40
+TRIES = 120
 
 
 def board_files() -> Iterator[dict[str, Any]]:

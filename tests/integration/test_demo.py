@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from daemons import free_port
+from ports import free_port
 from processes import is_alive
 
 LIMIT_SECONDS = 120

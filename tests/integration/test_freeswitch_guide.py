@@ -13,9 +13,11 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from daemons import Daemon, free_port
+from daemons import Daemon
 from freeswitch.doors import LOOKUP_UUID, Document, cdr, lookup
 from hook_double import Answer
+from ports import free_port
+from processes import until
 
 from authz.cli import main
 from authz.config import all_settings
@@ -24,7 +26,7 @@ from authz.hooks.freeswitch.web import CDR_PATH, DIALPLAN_PATH
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "freeswitch.md").read_text(encoding="utf-8")
 FAILED_DIRECTORY = "/var/log/freeswitch/json_cdr_failed"
-_TRIES_MAX = 50
+_TRIES_MAX = 900
 #: The command in the guide before which its reader makes a call.
 AFTER_THE_CALL = "authz call list"
 FILE = re.compile(
@@ -52,6 +54,8 @@ async def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     daemon = Daemon(tmp_path / "state")
     await daemon.start()
     await daemon.ready()
+    # Some commands read the archive, which a new daemon makes after it is ready for calls.
+    await until(lambda: bool(daemon.logged("archive_opened")))
     yield daemon
     await daemon.stop()
 

@@ -56,7 +56,7 @@ async def replayed(stage: AgentStage, transcript: Transcript, script: Script) ->
     server = OutboundServer(door.take, allow=[ipaddress.ip_network("127.0.0.0/8")])
     await server.start("127.0.0.1", 0)
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(90):
             return await replay_to(transcript, script, "127.0.0.1", server.port)
     finally:
         await server.close()

@@ -139,7 +139,7 @@ class Recording:
         """Let the agent serve the switch until the recording is over and all is settled."""
         task = asyncio.get_running_loop().create_task(self.server.run())
         try:
-            async with asyncio.timeout(6):
+            async with asyncio.timeout(90):
                 while True:
                     replays = self._replays.replays
                     is_over = bool(replays) and all(one.finished.done() for one in replays)

@@ -31,7 +31,7 @@ from authz.hooks.server import HookServer
 
 EVERY_LOOP = True
 SMALL_BUFFER_BYTES = 4_096
-SOON_SECONDS = 20
+SOON_SECONDS = 90
 
 
 class Caller:

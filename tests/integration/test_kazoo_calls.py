@@ -503,7 +503,7 @@ async def test_ends_are_kept_on_disk_while_the_store_is_away(
         os.kill(store_server.store.pid, signal.SIGCONT)
     engine = stage.world.engine
     assert engine.spool.depth == 3
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(90):
         while engine.spool.depth:
             await engine.replay_spool()
             await asyncio.sleep(0.1)

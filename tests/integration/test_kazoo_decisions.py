@@ -497,6 +497,8 @@ async def test_without_the_store_only_what_must_passes(
         assert (await stage.ask("c4"))["Is-Authorized"] is False
     finally:
         os.kill(store_server.store.pid, signal.SIGCONT)
+    # Until the store has answered a probe nobody is told of a balance.
+    await stage.until(lambda: stage.world.client.connected)
     later = await stage.ecallmgr.ask("authz/balance_check_req", Accounts=["sub", "master"])
     assert later["Balances"] == {"sub": True, "master": True}
     assert not unanswered.done()

@@ -15,7 +15,7 @@ from processes import is_alive
 from loadtest.daemon import own_daemon
 
 ROOT = Path(__file__).parent.parent.parent
-LIMIT_SECONDS = 90
+LIMIT_SECONDS = 180
 
 
 async def load(*arguments: str) -> tuple[int, str, str]:

@@ -89,7 +89,7 @@ async def send(http: aiohttp.ClientSession, url: str, body: dict[str, Any]) -> A
 async def deck_is_used(http: aiohttp.ClientSession, daemon: Daemon) -> None:
     """Return when the worker has a price, which takes it a second at most."""
     body = {"call_id": "c", "account": "acme", "to": "+14155550100", "dry_run": True}
-    for _ in range(400):
+    for _ in range(1_800):
         if (await send(http, f"{daemon.hook}/v1/authorize", body))["allowed"]:
             return
         await asyncio.sleep(0.05)

@@ -63,7 +63,7 @@ async def test_script_is_given_to_a_server_that_has_forgotten_it(any_store: Stor
     assert results == list(range(1, 101))
     await any_store.execute("SCRIPT", "FLUSH")
     results = await asyncio.gather(
-        *(any_store.call_script(INCREMENT, [b"a"], [1]) for _ in range(500))
+        *(any_store.call_script(INCREMENT, [b"a"], [1], deadline_ms=90_000) for _ in range(500))
     )
     assert sorted(results) == list(range(101, 601))
 

@@ -284,7 +284,9 @@ async def test_plain_events_are_lossy_as_recorded() -> None:
 
 
 async def test_a_thousand_calls_at_once(scene: Scene) -> None:
-    legs = [scene.switch.call(str(1_000 + number)) for number in range(1_000)]
+    # A thousand calls may stay parked for a while; the switch must not give them up.
+    patient = Door(park_timeout_seconds=10_000)
+    legs = [scene.switch.call(str(1_000 + number), door=patient) for number in range(1_000)]
     await asyncio.gather(
         *(scene.api(commands.uuid_kill(leg.uuid, "CALL_REJECTED")) for leg in legs)
     )

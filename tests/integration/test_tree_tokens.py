@@ -350,6 +350,12 @@ async def test_the_number_of_questions_tells_nothing(walker: Walker) -> None:
     tree = await Tree.of(site.services, "tree")
 
     async def commands(account: str) -> dict[str, int]:
+        """Count what the store is asked; what the site asks for itself meanwhile only adds."""
+        found = [await commands_once(account) for _ in range(5)]
+        least = {name: min(one.get(name, 0) for one in found) for name in found[0]}
+        return {name: calls for name, calls in least.items() if calls}
+
+    async def commands_once(account: str) -> dict[str, int]:
         await site.client.execute("CONFIG", "RESETSTAT")
         assert await tree.place(account) is Place.OUTSIDE
         text = (await site.client.execute("INFO", "commandstats")).decode()

@@ -23,7 +23,7 @@ from authz.store.records import unpack_ledger_entry
 from kazoo.ecallmgr import Ecallmgr
 from kazoo.stage import settings_for
 
-_WAIT_SECONDS = 30
+_WAIT_SECONDS = 90
 
 
 class KazooStage:

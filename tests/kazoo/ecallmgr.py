@@ -19,7 +19,7 @@ from authz.hooks.kazoo.topology import EXCHANGES
 EXAMPLES: Final[dict[str, dict[str, Any]]] = json.loads(
     (Path(__file__).parents[1] / "data" / "kazoo_messages.json").read_text()
 )["messages"]
-_ANSWER_SECONDS: Final = 20
+_ANSWER_SECONDS: Final = 90
 
 
 class Ecallmgr:

@@ -24,7 +24,7 @@ from authz.money import MICROS_PER_UNIT
 from authz.store.client import StoreClient
 from kazoo.ecallmgr import Ecallmgr
 
-_TRIES_MAX: Final = 400
+_TRIES_MAX: Final = 1_800
 _PAUSE_SECONDS: Final = 0.05
 _PAGE: Final = 500
 _UNAVAILABLE: Final = 503

@@ -95,13 +95,13 @@ def test_a_body_may_be_compressed() -> None:
 @pytest.mark.parametrize(
     ("body", "encoding"),
     [
-        (b"{}", "br"),
-        (b"{}", "gzip"),
-        (zlib.compress(b"{}"), "gzip"),
-        (gzip.compress(b"{}" * 100)[:-12], "gzip"),
-        (gzip.compress(b" " * (BODY_BYTES_MAX + 1)), "gzip"),
-        (b" " * (BODY_BYTES_MAX + 1), None),
-        (b"", "gzip"),
+        pytest.param(b"{}", "br", id="unknown"),
+        pytest.param(b"{}", "gzip", id="not compressed"),
+        pytest.param(zlib.compress(b"{}"), "gzip", id="compressed otherwise"),
+        pytest.param(gzip.compress(b"{}" * 100)[:-12], "gzip", id="cut off"),
+        pytest.param(gzip.compress(b" " * (BODY_BYTES_MAX + 1)), "gzip", id="too large inside"),
+        pytest.param(b" " * (BODY_BYTES_MAX + 1), None, id="too large"),
+        pytest.param(b"", "gzip", id="empty"),
     ],
 )
 def test_other_bodies_are_refused(body: bytes, encoding: str | None) -> None:
