@@ -154,7 +154,8 @@ async def test_a_settle_on_disk_keeps_its_excuses(world):
 def test_a_record_without_excuses_is_one_of_the_hook_api() -> None:
     request = SettleRequest(call_id="c1", account="sub", seconds=1)
     record = encode_record(SpooledSettle.of(request, 0))
-    body = json.loads(record[record.index(b"{") :])
+    # Its head has checksums, which may hold any byte.
+    body = json.loads(record[record.index(b'{"id":') :])
     assert "excuses" not in body["request"]
 
 
