@@ -26,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from world import World
 
 import authz.ledger.archive as archive_module
+import authz.ledger.drain as drain_module
 from authz.engine.audit import audit
 from authz.errors import ArchiveElsewhere, ArchiveRefused, ArchiveUnavailable
 from authz.ledger.archive import Archive
@@ -91,6 +92,20 @@ async def test_what_is_archived_is_trimmed_and_no_more(world: World, archive: Ar
     await lead_calls(world, 3, "later")
     await drain_all(archive)
     assert [row.sequence for row in await archived_rows(archive) if row.leg == 0] == [*range(1, 66)]
+
+
+async def test_a_trim_that_its_limit_has_ended_goes_on(
+    world: World, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The store takes whole nodes away and stops before one that would pass the limit.
+    await world.client.execute("CONFIG", "SET", "stream-node-max-entries", 6)
+    monkeypatch.setattr(drain_module, "_TRIM_MAX", 20)
+    await world.pair(sub="100", master="100")
+    await lead_calls(world, 90)
+    await drain_all(archive)
+    for _ in range(10):
+        await drain_of(archive).turn()
+    assert len(await ledger_of(world.client, "sub")) <= 6
 
 
 async def test_an_archive_that_cannot_be_asked_need_be_no_finding(
