@@ -142,8 +142,9 @@ class Drain:
 
     @property
     def lag_seconds(self) -> int:
-        """How old the oldest entry of those streams is at most; 0 without any."""
-        return max((self._statuses[stream].seconds_behind for stream in self._full), default=0)
+        """How long the oldest entry of those streams has been due at most; 0 without any."""
+        oldest = max((self._statuses[stream].seconds_behind for stream in self._full), default=0)
+        return max(0, oldest - self._delay_ms // 1_000)
 
     async def look_again(self) -> None:
         """Read the cursors anew, and try the forked streams again: they may be repaired."""

@@ -30,7 +30,7 @@ import authz.ledger.drain as drain_module
 from authz.engine.audit import audit
 from authz.errors import ArchiveElsewhere, ArchiveRefused, ArchiveUnavailable
 from authz.ledger.archive import Archive
-from authz.ledger.drain import ENTRIES_MAX, PAGE
+from authz.ledger.drain import ENTRIES_MAX, PAGE, Drain
 from authz.ledger.rows import movement_rows
 from authz.ledger.schema import changes, deliveries, events, movements
 from authz.ledger.streams import (
@@ -246,6 +246,27 @@ async def test_an_office_pauses_unless_it_is_far_behind(
     monkeypatch.setattr(archive_module.asyncio, "sleep", pause)
     await archive._give_way(0.004)
     assert len(pauses) == 2
+
+
+async def test_what_has_to_wait_for_its_age_is_not_late(
+    world: World, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.account("acme", deck="retail", credit_limit="unlimited")
+    for _ in range(3):
+        await asyncio.gather(*(world.debit("acme", "0.000001") for _ in range(PAGE // 2)))
+    drain = Drain(world.client, archive.database, delay_seconds=50, keep_seconds=60)
+    store_ms = drain._now_ms
+
+    async def in_50_seconds() -> int:
+        return await store_ms() + 50_000
+
+    monkeypatch.setattr(drain, "_now_ms", in_50_seconds)
+    assert await drain.turn()
+    (stream,) = drain.full
+    (status,) = [one for one in drain.statuses if (one.stream, one.bucket) == stream[:2]]
+    assert status.seconds_behind >= 50
+    # Otherwise a delay of more than half a minute would end all pauses for good.
+    assert drain.lag_seconds == status.seconds_behind - 50
 
 
 async def test_cursors_move_together_or_not_at_all(world: World, archive: Archive) -> None:
