@@ -142,8 +142,9 @@ class Drain:
 
     @property
     def lag_seconds(self) -> int:
-        """How old the oldest entry of those streams is at most; 0 without any."""
-        return max((self._statuses[stream].seconds_behind for stream in self._full), default=0)
+        """How long the oldest entry of those streams has been due at most; 0 without any."""
+        oldest = max((self._statuses[stream].seconds_behind for stream in self._full), default=0)
+        return max(0, oldest - self._delay_ms // 1_000)
 
     async def look_again(self) -> None:
         """Read the cursors anew, and try the forked streams again: they may be repaired."""
@@ -424,7 +425,8 @@ class Drain:
         lowest = f"{first[0]}-{first[1]}"
         command = ("XTRIM", stream.key, "MINID", "~", lowest, "LIMIT", _TRIM_MAX)
         taken = await self._client.execute(*command, deadline_ms=_DEADLINE_MS)
-        if taken < _TRIM_MAX:
+        # It takes whole nodes of the stream, and stops before one that would pass the limit.
+        if 2 * taken < _TRIM_MAX:
             self._trimmed[stream] = first
 
     def _note_page(

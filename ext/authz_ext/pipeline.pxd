@@ -45,7 +45,8 @@ cdef class Exchange(Errand):
 cdef class Pipeline:
     cdef Traffic _traffic
     cdef object _connection
-    #: In order of arrival; the unstarted ones are its last or already answered.
+    #: In order of arrival; the unstarted ones are its last, those among them included that had
+    #: their answers when they came.
     cdef object _unanswered
     cdef object _unstarted
     cdef dict _last_of_call

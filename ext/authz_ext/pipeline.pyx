@@ -114,13 +114,13 @@ cdef class Pipeline:
         if exchange.response is not None:
             self.counts_of(exchange).count(exchange.response.status, exchange._began_ns)
             self.schedule_flush()
-        elif (
+        if (
             self._unstarted
             or self._is_held
             or len(self._unanswered) > self._traffic._pipelined_max
         ):
             self._unstarted.append(exchange)
-        else:
+        elif exchange.response is None:
             self.start(exchange)
 
     def take_known(self, bytes data not None, Py_ssize_t start, KnownHeads heads not None):
@@ -152,7 +152,7 @@ cdef class Pipeline:
         self._unanswered.clear()
         self._unstarted.clear()
         for exchange in waiting:
-            if exchange.route._must_complete:
+            if exchange.response is None and exchange.route._must_complete:
                 self.start(exchange)
 
     cdef start(self, Exchange exchange):
@@ -289,7 +289,10 @@ cdef class Pipeline:
             self._connection.on_progress()
 
     cdef start_waiting(self):
+        cdef Exchange exchange
         while self._unstarted and not self._is_held:
             if len(self._unanswered) - len(self._unstarted) >= self._traffic._pipelined_max:
                 return
-            self.start(self._unstarted.popleft())
+            exchange = self._unstarted.popleft()
+            if exchange.response is None:
+                self.start(exchange)

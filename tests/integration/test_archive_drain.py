@@ -26,10 +26,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from world import World
 
 import authz.ledger.archive as archive_module
+import authz.ledger.drain as drain_module
 from authz.engine.audit import audit
 from authz.errors import ArchiveElsewhere, ArchiveRefused, ArchiveUnavailable
 from authz.ledger.archive import Archive
-from authz.ledger.drain import ENTRIES_MAX, PAGE
+from authz.ledger.drain import ENTRIES_MAX, PAGE, Drain
 from authz.ledger.rows import movement_rows
 from authz.ledger.schema import changes, deliveries, events, movements
 from authz.ledger.streams import (
@@ -91,6 +92,20 @@ async def test_what_is_archived_is_trimmed_and_no_more(world: World, archive: Ar
     await lead_calls(world, 3, "later")
     await drain_all(archive)
     assert [row.sequence for row in await archived_rows(archive) if row.leg == 0] == [*range(1, 66)]
+
+
+async def test_a_trim_that_its_limit_has_ended_goes_on(
+    world: World, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The store takes whole nodes away and stops before one that would pass the limit.
+    await world.client.execute("CONFIG", "SET", "stream-node-max-entries", 6)
+    monkeypatch.setattr(drain_module, "_TRIM_MAX", 20)
+    await world.pair(sub="100", master="100")
+    await lead_calls(world, 90)
+    await drain_all(archive)
+    for _ in range(10):
+        await drain_of(archive).turn()
+    assert len(await ledger_of(world.client, "sub")) <= 6
 
 
 async def test_an_archive_that_cannot_be_asked_need_be_no_finding(
@@ -231,6 +246,27 @@ async def test_an_office_pauses_unless_it_is_far_behind(
     monkeypatch.setattr(archive_module.asyncio, "sleep", pause)
     await archive._give_way(0.004)
     assert len(pauses) == 2
+
+
+async def test_what_has_to_wait_for_its_age_is_not_late(
+    world: World, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.account("acme", deck="retail", credit_limit="unlimited")
+    for _ in range(3):
+        await asyncio.gather(*(world.debit("acme", "0.000001") for _ in range(PAGE // 2)))
+    drain = Drain(world.client, archive.database, delay_seconds=50, keep_seconds=60)
+    store_ms = drain._now_ms
+
+    async def in_50_seconds() -> int:
+        return await store_ms() + 50_000
+
+    monkeypatch.setattr(drain, "_now_ms", in_50_seconds)
+    assert await drain.turn()
+    (stream,) = drain.full
+    (status,) = [one for one in drain.statuses if (one.stream, one.bucket) == stream[:2]]
+    assert status.seconds_behind >= 50
+    # Otherwise a delay of more than half a minute would end all pauses for good.
+    assert drain.lag_seconds == status.seconds_behind - 50
 
 
 async def test_cursors_move_together_or_not_at_all(world: World, archive: Archive) -> None:

@@ -122,6 +122,30 @@ async def test_a_full_pipeline_stops_reading_and_goes_on_later(
     assert not line.transport.is_paused
 
 
+async def test_answers_that_are_there_at_once_take_no_place_of_requests_that_wait(
+    line: Line, engine: OrderedEngine
+) -> None:
+    engine.hold("stuck")
+    known = [authorize("stuck"), *(authorize(f"c{number}") for number in range(9))]
+    stream = b"".join(known) + get("/nowhere") * 9 + settle("last")
+    assert await line.feed(stream) == []
+    assert line.transport.is_paused
+    engine.release("stuck")
+    statuses = [answer.status for answer in await line.settle_down()]
+    assert statuses == [200] * 10 + [404] * 9 + [200]
+    assert not line.transport.is_paused
+
+
+async def test_what_waits_and_is_answered_already_does_not_outlive_the_connection(
+    line: Line, engine: OrderedEngine
+) -> None:
+    line.protocol.pause_writing()
+    await line.feed(get("/nowhere") + authorize("new") + get("/nowhere") + settle("old"))
+    line.protocol.connection_lost(None)
+    await line.settle_down()
+    assert engine.began == ["settle old"]
+
+
 async def test_a_full_pipeline_stops_reading_what_comes_behind_the_last_request(
     line: Line, engine: OrderedEngine
 ) -> None:
