@@ -17,6 +17,7 @@ from world import World
 from authz.config.sections import FailureSettings
 from authz.hooks.freeswitch.serving import SwitchServer
 from authz.store import keys
+from authz.store.client import StoreClient
 
 _HANGS = "hangs"
 _GONE = "is gone"
@@ -32,8 +33,8 @@ class Away:
         self._how = how
 
     async def lose(self) -> None:
-        """Let the store hang, or be gone; nobody need wait for it then."""
-        _loop().skip_time(unless=lambda: False)
+        """Let the store hang, or be gone; only decisions under way still wait for it."""
+        _loop().skip_time(unless=lambda: _is_deciding(self._stage.world.client))
         if self._how == _HANGS:
             self._proxy.requests.hold()
         else:
@@ -52,6 +53,15 @@ class Away:
             while stage.world.engine.spool.depth:
                 await stage.world.engine.replay_spool()
                 await asyncio.sleep(0.2)
+
+
+def _is_deciding(client: StoreClient) -> bool:
+    """Return whether a script call is waited for: its deadline is a time of the world."""
+    connection = client._connection
+    if connection is None:
+        return False
+    lines = (connection._queued, connection._in_flight)
+    return any(command.script is not None for line in lines for command in line.open())
 
 
 Scenario = Callable[[AgentStage, Away], Awaitable[None]]
@@ -173,7 +183,12 @@ def test_who_alone_has_lost_the_store_lets_go_once_another_serves(
         leg = stage.call()
         await stage.talked(leg, 10)
         await away.lose()
-        _loop().skip_time(unless=lambda: bool(other.client.in_flight or other.client.queued))
+        _loop().skip_time(
+            unless=lambda: (
+                _is_deciding(stage.world.client)
+                or bool(other.client.in_flight or other.client.queued)
+            )
+        )
         # What the store keeps for the first: its time is not that of this loop.
         await other.client.execute("DEL", keys.switch_lease(SWITCH))
         task = asyncio.get_running_loop().create_task(second.run())
