@@ -70,6 +70,7 @@ class Daemon:
             if ended.done():
                 return False
             if time.monotonic() > until:
+                await self.stop()
                 raise AssertionError(f"the daemon does not serve: {self.events[began:]}")
             await asyncio.sleep(0.02)
         return True

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from freeswitch.agent_stage import NUMBER, AgentStage
+from freeswitch.legs import Leg
 from freeswitch.playing import Play, commands, player
 
 from authz.config.freeswitch import Announcement, LookupRule
@@ -55,6 +56,12 @@ def test_the_switch_cuts_a_call_before_the_money_is_gone(play: Play) -> None:
     play(scenario, credit="0.02")
 
 
+def talked_seconds(leg: Leg) -> int:
+    """Return the begun seconds of a call: on a busy machine a callee hangs up a little late."""
+    milliseconds = (leg.hangup_us - leg.answered_us + 500) // 1_000
+    return -(-milliseconds // 1_000)
+
+
 def test_credit_booked_during_the_last_grant_extends_the_call(play: Play) -> None:
     async def scenario(stage: AgentStage) -> None:
         stage.callee(NUMBER, hangup_seconds=89.5)
@@ -63,7 +70,8 @@ def test_credit_booked_during_the_last_grant_extends_the_call(play: Play) -> Non
         await stage.world.credit("sub", ONE_MINUTE)
         await stage.ended(leg)
         assert leg.cause == "NORMAL_CLEARING"
-        assert await stage.charged_seconds() == [90]
+        assert talked_seconds(leg) >= 90
+        assert await stage.charged_seconds() == [talked_seconds(leg)]
 
     play(scenario, credit=ONE_MINUTE)
 
@@ -152,7 +160,8 @@ def test_a_call_that_nothing_limits_gives_signs_of_life(play: Play) -> None:
         stage.callee("18005551212", hangup_seconds=69.5)
         leg = await stage.ended(stage.call("18005551212"))
         assert "execute_on_answer" not in leg.variables
-        assert await stage.charged_seconds() == [70]
+        assert talked_seconds(leg) >= 70
+        assert await stage.charged_seconds() == [talked_seconds(leg)]
         # Nothing was heard of it meanwhile, so the switch was asked.
         assert len(commands(stage, "uuid_dump")) >= 2
 
