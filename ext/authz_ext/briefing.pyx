@@ -83,16 +83,7 @@ cdef class Template:
 
 @cython.final
 cdef class Briefing:
-    """All that the scripts are told alike of every call of a chain within an hour.
-
-    `valid_from` and `valid_until` bound the store seconds in which the day and month of its limits
-    hold; `hour` (since 1970-01-01) is the one that `tombstones` and `filters` are the keys of, and
-    `closed_hours` is for how many of them the store remembers settled calls.
-    `member_prefix` is the beginning of a call's name among the leases, `accounts` are the chain's,
-    leaf first. `limits_of(call_class)` returns every account's packed limits. The places of the
-    templates are: `reserve` attempt, second_try, steps, final, denial, used_seconds; `settle`
-    attempt, seconds, started_at, call_class, direction.
-    """
+    """All that the scripts are told alike of every call of a chain within an hour."""
 
     def __cinit__(
         self, *, int64_t valid_from, int64_t valid_until, int64_t hour,
