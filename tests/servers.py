@@ -16,6 +16,12 @@ from authz.store.embedded import EmbeddedStore
 from authz.store.embedded_files import find_server
 
 DEFAULT_KIND: Final = "valkey"
+_GUARD: Final = """
+began() { cut -d ' ' -f 22 "/proc/$0/stat" 2>/dev/null; }
+of_store=$(began)
+read -r _
+[ -n "$of_store" ] && [ "$(began)" = "$of_store" ] && kill "$0"
+"""
 
 
 def _redis_of_wheel() -> Path | None:
@@ -62,6 +68,7 @@ class Server:
         """Make the server as good as new: no data, no scripts, usual limits."""
         if not self.store.running:
             self.store.start()
+        if self.store.pid != self._guarded_pid:
             self._end_guard()
             self._guard = self._start_guard()
         self._admin.flushall()
@@ -79,9 +86,14 @@ class Server:
         self._directory.cleanup()
 
     def _start_guard(self) -> subprocess.Popen[bytes]:
-        """Start a process that ends the store when this one is killed: its input ends then."""
+        """Start a process that ends the store when this one is killed: its input ends then.
+
+        A store that a test has ended may have left its number to somebody else meanwhile, who
+        has begun at another time.
+        """
+        self._guarded_pid = self.store.pid
         return subprocess.Popen(
-            ["sh", "-c", 'read -r _; kill "$0"', str(self.store.pid)],
+            ["sh", "-c", _GUARD, str(self.store.pid)],
             stdin=subprocess.PIPE,
             start_new_session=True,
         )

@@ -214,7 +214,11 @@ async def test_a_kill_between_attempt_and_record_loses_no_message(
     inbox.respond = keep_waiting
     box.fault = "hang"
     await business.call(6)
-    await until(lambda: len(inbox.requests) >= 2 and box.tries >= 1)
+    try:
+        await until(lambda: len(inbox.requests) >= 2 and box.tries >= 1)
+    except TimeoutError:
+        told = (len(inbox.requests), box.tries, await business.admin("GET", "/deliveries"))
+        raise AssertionError(f"{told}, {daemon.events}") from None
     first = set(inbox.ids)
     inbox.respond, box.fault = answer_with(204), None
     await kill(daemon)

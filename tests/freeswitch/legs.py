@@ -106,6 +106,11 @@ class Leg:
         return RINGING if self.has_rung or not self.is_caller else PARKED
 
     @property
+    def begun_seconds(self) -> int:
+        """The begun seconds that it talked, of the milliseconds in which a switch tells them."""
+        return -(-((self.billed_us + 500) // 1_000) // 1_000)
+
+    @property
     def billed_us(self) -> int:
         """How long it was up after the answer."""
         return (self.hangup_us - self.answered_us) if self.answered_us else 0

@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 from daemons import Daemon
+from processes import until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -68,6 +69,8 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
         started.append(daemon)
         await daemon.start()
         await daemon.ready()
+        # A backup has an archive, which a new daemon makes after it is ready for calls.
+        await until(lambda: bool(daemon.logged("archive_opened")))
         return daemon
 
     yield start
