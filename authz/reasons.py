@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import enum
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 
@@ -155,6 +156,12 @@ class Billing(_Labelled):
 
 
 BILLING_OF: tuple[Billing, ...] = tuple(Billing)
+
+
+@lru_cache(maxsize=4_096)
+def billings_of(*numbers: int) -> tuple[Billing, ...]:
+    """Return how legs pay, from a script's numbers: one tuple for all calls that pay alike."""
+    return tuple([BILLING_OF[number] for number in numbers])
 
 
 class Excuse(_Labelled):

@@ -9,12 +9,12 @@ from authz.engine.answers import denial, grant, grant_legs
 from authz.engine.calls import Call, plan_of
 from authz.engine.context import ATTEMPTS_MAX, Context
 from authz.engine.excuses import Excuses
-from authz.engine.plans import Plan, plan_from_record
+from authz.engine.plans import Plan, call_key, plan_from_record
 from authz.engine.terms import Step
 from authz.errors import AccountsChanged, NotExecuted
 from authz.meters import now_us
 from authz.model import Denial, Grant
-from authz.reasons import BILLING_OF, BY_CODE, REASONS, Excuse, Outcome, Reason
+from authz.reasons import BY_CODE, REASONS, Excuse, Outcome, Reason, billings_of
 from authz.store import keys
 from authz.store.accounts import CallLimits, Chain
 from authz.store.records import unpack_call
@@ -144,7 +144,7 @@ def _gate_refusal(context: Context, offer: _Offer) -> Denial | None:
     if call.is_emergency or not offer.limits:
         return None
     found = context.gate.first_refusal(
-        (call.request.account, call.request.call_id),
+        call_key(call.request.account, call.request.call_id),
         offer.limits,
         call.direction,
         call.call_class,
@@ -181,7 +181,7 @@ def _answer(
     granted, final, used_seconds = reply[1], reply[2], offer.terms.used_seconds
     plan = pinned
     if plan is None:
-        billings = tuple([BILLING_OF[billing] for billing in reply[_LEGS::3]])
+        billings = billings_of(*reply[_LEGS::3])
         plan = plan_of(call, offer.now - used_seconds, offer.terms.rates, billings)
     seconds = None if granted < 0 else granted
     calls = context.settings.calls

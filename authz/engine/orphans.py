@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from authz import log, meters
 from authz.engine.context import ATTEMPTS_MAX, Context
+from authz.engine.plans import call_key
 from authz.errors import AuthzError
 from authz.model import SwitchRestarted
 from authz.reasons import CallClass, Outcome
@@ -143,7 +144,7 @@ async def claim(context: Context, tag: str, member: bytes, *, forced: bool) -> b
         if claimed:
             _ORPHANED.add()
             context.memory.forget(account, call_id)
-            context.gate.closed((account, call_id))
+            context.gate.closed(call_key(account, call_id))
         return claimed
     return False
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from authz.reasons import BILLING_OF
+from authz.reasons import billings_of
 from authz.store.records import CallRecord, pack_tail_rates
-from authz_ext.plans import CallMemory, Plan
+from authz_ext.plans import CallMemory, Plan, call_key
 from authz_ext.rating import Rate
 
-__all__ = ["REMEMBERED_CALLS_MAX", "CallMemory", "Plan", "pack_rates", "plan_from_record"]
+__all__ = [
+    "REMEMBERED_CALLS_MAX", "CallMemory", "Plan", "call_key", "pack_rates", "plan_from_record",
+]  # fmt: skip
 
 #: Calls whose plans a process keeps.
 REMEMBERED_CALLS_MAX: Final = 200_000
@@ -28,7 +30,7 @@ def plan_from_record(account: str, call_id: str, record: CallRecord) -> Plan:
         dialled=record.tail.dialled,
         switch=record.tail.switch,
         rates=tuple(Rate.unpack(rate) if rate else None for rate in record.tail.rates),
-        billings=tuple(BILLING_OF[leg.billing] for leg in record.legs),
+        billings=billings_of(*(leg.billing for leg in record.legs)),
         authorized_at=record.head.authorized_us // 1_000_000,
     )
 

@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from msgspec import Struct
+
 from authz import log
 from authz.errors import AuthzError, NotExecuted, OutcomeUnknown
 from authz.meters import now_ms
@@ -26,11 +28,16 @@ _BATCH: Final = 64
 _PAUSE_SECONDS: Final = 0.2
 
 #: Performs the whole operation again, with what the store knows by then, and reports to nobody.
+#: Ten seconds of a busy process are tens of thousands: what is kept for each settle is made of
+#: records without `gc`, as the cyclic garbage collector would stop all calls to walk over them.
 Operation = Callable[[], Awaitable[object]]
 
 
-#: When an operation was done, in ms, and how to do it again: a plain tuple, one a settle.
-_Kept = tuple[int, Operation]
+class _Kept(Struct, gc=False):
+    """When an operation was done, and how to do it again; as `Operation` says, no tuple."""
+
+    done_ms: int
+    operation: Operation
 
 
 class ResendWindow:
@@ -68,9 +75,9 @@ class ResendWindow:
         done_ms = self._clock_ms()
         oldest_ms = done_ms - self._window_ms
         kept = self._kept
-        while kept and kept[0][0] < oldest_ms:
+        while kept and kept[0].done_ms < oldest_ms:
             kept.popleft()
-        kept.append((done_ms, operation))
+        kept.append(_Kept(done_ms, operation))
 
     def observe(self, tag: str, sequence: int) -> None:
         """Take note of the ledger sequence that a fresh booking in this bucket was given.
@@ -88,7 +95,7 @@ class ResendWindow:
     def repeat(self, _previous: str, _present: str) -> None:
         """Perform everything in the window again; the arguments (run ids) do not matter."""
         oldest_ms = self._clock_ms() - _AGE_MS_MAX
-        self._due.extend(operation for done_ms, operation in self._kept if done_ms >= oldest_ms)
+        self._due.extend(one.operation for one in self._kept if one.done_ms >= oldest_ms)
         self._kept.clear()
         self._sequences.clear()
         self._start()

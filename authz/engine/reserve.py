@@ -67,7 +67,7 @@ class _Extension:
 
     def ask_first(self) -> Awaitable[list[Any]]:
         """Ask the store for the full chunk, or for the end of a call that no leg limits."""
-        if self.plan.limiting_rates:
+        if self.plan.is_limited:
             return self._ask(self.target)
         return self._ask(-1 if self.cap is None else self.cap.seconds)
 
@@ -94,7 +94,7 @@ class _Extension:
             plan,
             self.request.used_seconds,
             at,
-            self.is_final if plan.limiting_rates else self.cap is not None,
+            self.is_final if plan.is_limited else self.cap is not None,
             self.denial_code(),
             packed,
             len(steps),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from functools import partial
 from typing import Any, Final, NamedTuple
 
 import msgspec
+from msgspec import Struct
 
 from authz import log
 from authz.causes import shorten_cause
@@ -15,7 +15,7 @@ from authz.engine.calls import is_trunk_covered, make_call, pinned_rate, plan_of
 from authz.engine.clock import parse_moment
 from authz.engine.context import ATTEMPTS_MAX, Context
 from authz.engine.excuses import excuses_of
-from authz.engine.plans import Plan, plan_from_record
+from authz.engine.plans import Plan, call_key, plan_from_record
 from authz.engine.quotes import quote_chain
 from authz.engine.steps import pack_costs
 from authz.errors import CallTooOld, CallUnknown, NotExecuted, SettledDifferently
@@ -83,23 +83,31 @@ async def settle(
             # A duplicate too: whoever booked it may have died, or never got the answer.
             # Of a late one the store also keeps that it is late: both are lost, or neither.
             if not is_repeat and past is None:
-                again = partial(_settle_again, context, request, plan, context.clock.now())
+                again = _SettleAgain(context, request, plan, context.clock.now())
                 context.resend.remember(again)
             return answer
     raise NotExecuted("the call kept changing while it was settled")
 
 
-async def _settle_again(
-    context: Context, request: SettleRequest, plan: Plan | None, settled_at: int
-) -> None:
-    """Say a settle again with its end and its rates, whatever the store may have forgotten."""
-    ended_at = settled_at
-    if request.ended_at is not None:
-        ended_at = min(ended_at, parse_moment(request.ended_at, "ended_at"))
-    request = msgspec.structs.replace(request, ended_at=ended_at)
-    if plan is not None:
-        context.memory.put(plan)
-    await settle(context, request, is_repeat=True)
+class _SettleAgain(Struct, frozen=True, gc=False):
+    """Says a settle again with its end and its rates, whatever the store may have forgotten.
+
+    Thousands are kept, so that they are nothing that the cyclic garbage collector walks over.
+    """
+
+    context: Context
+    request: SettleRequest
+    plan: Plan | None
+    settled_at: int
+
+    async def __call__(self) -> None:
+        ended_at = self.settled_at
+        if self.request.ended_at is not None:
+            ended_at = min(ended_at, parse_moment(self.request.ended_at, "ended_at"))
+        request = msgspec.structs.replace(self.request, ended_at=ended_at)
+        if self.plan is not None:
+            self.context.memory.put(self.plan)
+        await settle(self.context, request, is_repeat=True)
 
 
 def _answered_at(request: SettleRequest, authorized_at: int, now: int) -> int:
@@ -251,7 +259,7 @@ async def _book(
 def _answer(context: Context, chain: Chain, request: SettleRequest, reply: list[Any]) -> Settlement:
     outcome = reply[0]
     context.memory.forget(request.account, request.call_id)
-    context.gate.closed((request.account, request.call_id))
+    context.gate.closed(call_key(request.account, request.call_id))
     if outcome == Outcome.SETTLED_DIFFERENTLY:
         raise SettledDifferently(reply[1])
     if outcome == Outcome.DUPLICATE:

@@ -22,8 +22,9 @@ from authz.hooks.server import HookServer
 from authz.server import child
 from authz.server.engine_host import EngineHost
 
-#: When the cyclic collector looks at young, middle and old objects. Only connections and errors
-#: leave cycles; what a worker remembers of its calls would be walked again and again in vain.
+#: When the cyclic collector looks at young, middle and old objects. Only connections, errors and
+#: accounts that have changed leave cycles; what a worker remembers of its calls is nothing that the
+#: collector walks over (tests/integration/test_engine_memory.py).
 _COLLECTOR_THRESHOLDS: Final = (10_000, 10, 100)
 _CONNECTIONS: Final = meters.gauge("authz_hook_open_connections")
 _IN_FLIGHT: Final = meters.gauge("authz_hook_in_flight")

@@ -1,5 +1,7 @@
 """Layout of the call gate: one entry for each account, one record for each live call."""
 
+from cpython.object cimport PyObject
+
 
 cdef class Account:
     cdef str name
@@ -23,12 +25,22 @@ cdef class Account:
     cdef bint proves_rate_exceeded(self, long long calls_per_second, long long latest_us)
 
 
+cdef enum:
+    #: Accounts of a chain; more than the engine allows.
+    CHAIN_MAX = 8
+
+
 cdef class LiveCall:
     cdef object key
-    cdef tuple accounts
+    # Accounts of its chain (each one a reference), and how many they are.
+    cdef PyObject* accounts[CHAIN_MAX]
+    cdef int legs
     cdef int index
     cdef long long lease_until_us
+    # Where it is filed, and its neighbours there (borrowed).
     cdef long long slot
+    cdef PyObject* before
+    cdef PyObject* after
 
 
 cdef class CallGate:
@@ -40,6 +52,7 @@ cdef class CallGate:
     cdef dict _accounts
     cdef object _sweep_order
     cdef dict _calls
+    # The first call of each slot that has any.
     cdef dict _slots
     cdef long long _slot_next
     cdef long long _totals[16]
@@ -54,6 +67,6 @@ cdef class CallGate:
     ) except -1
     cdef Account _entry(self, str name, long long now_us)
     cdef void _sweep(self, long long now_us)
-    cdef void _file(self, LiveCall call)
-    cdef void _unfile(self, LiveCall call)
+    cdef int _file(self, LiveCall call) except -1
+    cdef int _unfile(self, LiveCall call) except -1
     cdef void _count(self, LiveCall call, int step)

@@ -46,6 +46,8 @@ from __future__ import annotations
 from collections import deque
 
 cimport cython
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
 
 cdef enum:
     CLASSES = 8
@@ -105,9 +107,18 @@ cdef class Account:
 
 
 @cython.final
+@cython.no_gc  # it refers to its key, a text, and to accounts, which refer to nothing
 @cython.freelist(256)
 cdef class LiveCall:
-    """One call that this process let through and has not seen end."""
+    """One call that this process let through and has not seen end.
+
+    It belongs to the gate's table of calls. Its neighbours of the same slot are borrowed: whoever
+    takes it out of the table has taken it out of its slot before.
+    """
+
+    def __dealloc__(self):
+        for leg in range(self.legs):
+            Py_DECREF(<Account>self.accounts[leg])
 
 
 cdef class CallGate:
@@ -277,17 +288,24 @@ cdef class CallGate:
         `call` is its key, unique and hashable; a key that is counted already is only renewed.
         """
         cdef LiveCall live
+        cdef Account entry
         if not (0 <= direction < DIRECTIONS and 0 <= call_class < CLASSES):
             raise ValueError("direction or call_class out of range")
         self.expire(now_us)
         if call in self._calls:
             self.renewed(call, lease_until_us)
             return
+        if len(accounts) > CHAIN_MAX:
+            raise ValueError(f"a chain of {len(accounts)} accounts, more than {CHAIN_MAX}")
         live = LiveCall.__new__(LiveCall)
         live.key = call
         live.index = direction * CLASSES + call_class
         live.lease_until_us = lease_until_us
-        live.accounts = tuple([self._entry(<str?>name, now_us) for name in accounts])
+        for name in accounts:
+            entry = self._entry(<str?>name, now_us)
+            Py_INCREF(entry)
+            live.accounts[live.legs] = <PyObject*>entry
+            live.legs += 1
         self._calls[call] = live
         self._file(live)
         self._count(live, 1)
@@ -325,15 +343,17 @@ cdef class CallGate:
         `totals` call this themselves.
         """
         cdef LiveCall call
+        cdef long long slot
         cdef long long slot_now = now_us >> SLOT_BITS
         if self._slot_next < 0 or not self._slots:
             self._slot_next = max(self._slot_next, slot_now)
         while self._slot_next < slot_now:
-            due = self._slots.pop(self._slot_next, None)
+            slot = self._slot_next
+            # What is filed from here on is filed in a later slot.
             self._slot_next += 1
-            if due is None:
-                continue
-            for call in due:
+            while slot in self._slots:
+                call = <LiveCall>self._slots[slot]
+                self._unfile(call)
                 if call.lease_until_us > now_us:
                     self._file(call)
                 else:
@@ -404,23 +424,36 @@ cdef class CallGate:
             else:
                 self._sweep_order.append(entry)
 
-    cdef void _file(self, LiveCall call):
+    cdef int _file(self, LiveCall call) except -1:
+        """Put a call before the first one of the slot in which its lease ends."""
+        cdef LiveCall first
         call.slot = max(call.lease_until_us >> SLOT_BITS, self._slot_next)
-        due = self._slots.get(call.slot)
-        if due is None:
-            due = self._slots[call.slot] = set()
-        (<set>due).add(call)
+        call.before = NULL
+        call.after = NULL
+        found = self._slots.get(call.slot)
+        if found is not None:
+            first = <LiveCall>found
+            first.before = <PyObject*>call
+            call.after = <PyObject*>first
+        self._slots[call.slot] = call
+        return 0
 
-    cdef void _unfile(self, LiveCall call):
-        due = <set>self._slots[call.slot]
-        due.discard(call)
-        if not due:
+    cdef int _unfile(self, LiveCall call) except -1:
+        if call.after != NULL:
+            (<LiveCall>call.after).before = call.before
+        if call.before != NULL:
+            (<LiveCall>call.before).after = call.after
+        elif call.after != NULL:
+            self._slots[call.slot] = <LiveCall>call.after
+        else:
             del self._slots[call.slot]
+        return 0
 
     cdef void _count(self, LiveCall call, int step):
         cdef Account entry
         self._totals[call.index] += step
-        for entry in call.accounts:
+        for leg in range(call.legs):
+            entry = <Account>call.accounts[leg]
             entry.live[call.index] += step
             entry.live_count += step
 

@@ -1,10 +1,12 @@
 """Layout of what a process remembers of a call."""
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t
+
+cpdef str call_key(str account, str call_id)
 
 
 cdef class Plan:
-    cdef readonly tuple key
+    cdef readonly str key
     cdef readonly str account
     cdef readonly str call_id
     cdef readonly int64_t attempt
@@ -20,8 +22,8 @@ cdef class Plan:
     cdef readonly bint in_store
     cdef readonly object rate_number
     cdef readonly bint is_emergency
-    #: (leg, rate) of the legs that credit can cut short, and whether a rate ends any of them.
-    cdef readonly tuple limiting_rates
+    #: A bit for each leg that credit can cut short, and whether a rate ends any of them.
+    cdef uint32_t limiting_legs
     cdef readonly bint is_ended_by_rate
 
     cdef int find_limits(self) except -1
@@ -29,6 +31,6 @@ cdef class Plan:
 
 
 cdef class CallMemory:
-    #: An OrderedDict by (account, call_id): a dict would walk over the gaps of those forgotten.
+    #: An OrderedDict by `call_key`: a dict would walk over the gaps of those forgotten.
     cdef object _plans
     cdef Py_ssize_t _calls_max

@@ -6,6 +6,12 @@ from typing import Any, final
 
 from authz_ext.rating import Rate
 
+def call_key(account: str, call_id: str) -> str:
+    """Return what names a call in this process's memory: account ids hold no colon.
+
+    A text, not a pair: the cyclic garbage collector would walk over one pair a call.
+    """
+
 @final
 class Plan:
     """One call as this process knows it; `attempt` proves it current to the scripts.
@@ -13,7 +19,8 @@ class Plan:
     `call_class`, `direction` and `billings` are members of authz.reasons. `rates` has, per leg,
     the pinned rate, or None for a leg that time does not charge. `in_store` is False for a call
     that was let through without the store; without billings it is priced when it is settled.
-    `authorized_at` is Unix seconds. ValueError if rates and billings are not as many.
+    `authorized_at` is Unix seconds. ValueError if rates and billings are not as many, or are
+    more than 32.
     """
 
     def __init__(
@@ -33,8 +40,8 @@ class Plan:
         rate_number: str | None = None,
     ) -> None: ...
     @property
-    def key(self) -> tuple[str, str]:
-        """Account and call id."""
+    def key(self) -> str:
+        """What `call_key` says of the call."""
 
     @property
     def account(self) -> str: ...
@@ -65,6 +72,10 @@ class Plan:
     @property
     def is_emergency(self) -> bool:
         """Whether the call is one that nothing may refuse or end."""
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether credit can cut any leg short."""
 
     @property
     def limiting_rates(self) -> tuple[tuple[int, Rate], ...]:

@@ -25,6 +25,16 @@ from authz_ext.rating cimport Rate
 cdef enum:
     SECONDS_BYTES = 4
     AMOUNT_BYTES = 8
+    #: As many as `limiting_legs` has bits.
+    LEGS_MAX = 32
+
+
+cpdef str call_key(str account, str call_id):
+    """Return what names a call in this process's memory: account ids hold no colon.
+
+    A text, not a pair: the cyclic garbage collector would walk over one pair a call.
+    """
+    return f"{account}:{call_id}"
 
 
 @cython.final
@@ -39,7 +49,7 @@ cdef class Plan:
         tuple rates not None, tuple billings not None, int64_t authorized_at, bint in_store=True,
         str rate_number=None,
     ):
-        self.key = (account, call_id)
+        self.key = call_key(account, call_id)
         self.account = account
         self.call_id = call_id
         self.attempt = attempt
@@ -59,21 +69,35 @@ cdef class Plan:
         # A call that runs outside the store has rates, if at all, but is billed when it is settled.
         if billings and len(rates) != len(billings):
             raise ValueError(f"{len(rates)} rates, but {len(billings)} legs that pay")
+        if len(billings) > LEGS_MAX:
+            raise ValueError(f"{len(billings)} legs, more than {LEGS_MAX}")
         self.find_limits()
 
     cdef int find_limits(self) except -1:
         cdef Py_ssize_t leg
         cdef Rate rate
-        cdef list limiting = []
         for leg in range(len(self.billings)):
             if self.rates[leg] is None or <int>self.billings[leg] != BILLING_PER_MINUTE:
                 continue
             rate = <Rate?>self.rates[leg]
             if not rate.costs_nothing():
-                limiting.append((leg, rate))
+                self.limiting_legs |= 1 << leg
                 self.is_ended_by_rate = self.is_ended_by_rate or rate.ends_at_max_cost()
-        self.limiting_rates = tuple(limiting)
         return 0
+
+    @property
+    def is_limited(self):
+        """Whether credit can cut any leg short."""
+        return self.limiting_legs != 0
+
+    @property
+    def limiting_rates(self):
+        """(leg, rate) of the legs that credit can cut short."""
+        cdef Py_ssize_t leg
+        return tuple([
+            (leg, self.rates[leg])
+            for leg in range(len(self.billings)) if self.limiting_legs >> leg & 1
+        ])
 
     cdef int64_t cost_of_leg(self, Py_ssize_t leg, int64_t seconds, int64_t answered_at) except -1:
         """Return the micros that time has cost one leg; those on a trunk pay by the channel."""
@@ -113,10 +137,11 @@ cdef class Plan:
         cdef char* start = PyBytes_AS_STRING(packed)
         cdef char* target = put_integer(start, seconds, SECONDS_BYTES)
         for leg in range(legs):
-            put_integer(target + AMOUNT_BYTES * leg, 0, AMOUNT_BYTES)
-        for leg, rate in self.limiting_rates:
-            held = max(rate.cost_of(seconds, answered_at), rate.first_cost(answered_at))
-            put_integer(target + AMOUNT_BYTES * leg, held, AMOUNT_BYTES)
+            held = 0
+            if self.limiting_legs >> leg & 1:
+                rate = <Rate>self.rates[leg]
+                held = max(rate.cost_of(seconds, answered_at), rate.first_cost(answered_at))
+            target = put_integer(target, held, AMOUNT_BYTES)
         return packed
 
 
@@ -129,7 +154,7 @@ cdef class CallMemory:
 
     def get(self, str account not None, str call_id not None):
         """Return the plan of a call, if remembered."""
-        return self._plans.get((account, call_id))
+        return self._plans.get(call_key(account, call_id))
 
     def put(self, Plan plan not None):
         """Remember a plan, forgetting the oldest beyond the bound."""
@@ -139,4 +164,4 @@ cdef class CallMemory:
 
     def forget(self, str account not None, str call_id not None):
         """Drop a plan: the call has ended, or its record has changed."""
-        return self._plans.pop((account, call_id), None)
+        return self._plans.pop(call_key(account, call_id), None)
