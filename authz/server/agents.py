@@ -22,6 +22,7 @@ from authz.hooks.freeswitch.serving import SwitchServer
 from authz.hooks.freeswitch.settling import Settler
 from authz.hooks.kazoo.serving import KazooServer, broker_users
 from authz.server import child
+from authz.server.collector import settle_memory
 from authz.server.engine_host import EngineHost
 
 #: How often it is looked whether waiting calls can be taken.
@@ -59,6 +60,7 @@ class AgentsService:
 
     async def serve(self, listeners: Mapping[str, socket.socket]) -> None:
         """Ask for the switches' leases, and take calls on the listening sockets."""
+        settle_memory()
         loop = asyncio.get_running_loop()
         self._kazoo_task = loop.create_task(self._kazoo.run())
         self._tasks = [loop.create_task(server.run()) for server in self._servers]

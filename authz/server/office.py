@@ -6,7 +6,6 @@ a settle are each decided by one script.
 
 from __future__ import annotations
 
-import gc
 import socket
 import sys
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from authz.engine.spool_replay import replay_orphans
 from authz.events.desk import EventDesk
 from authz.ledger.archive import Archive
 from authz.server import child
+from authz.server.collector import settle_memory
 from authz.server.courtesy import give_way
 from authz.server.engine_host import SPOOL_DIRECTORY, EngineHost
 
@@ -65,10 +65,7 @@ class OfficeService:
             self._host.run(work)
         self._host.repeat(_LATE_SECONDS, self._late.book_all)
         self._archive.start()
-        # What is there by now stays: to look through all of it again and again takes a burst of
-        # several milliseconds each time.
-        gc.collect()
-        gc.freeze()
+        settle_memory()
 
     def adopt(self, connection: socket.socket) -> None:
         """Refuse: connections are only passed to workers."""

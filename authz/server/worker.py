@@ -7,7 +7,6 @@ fewest; a single worker listens itself.
 from __future__ import annotations
 
 import asyncio
-import gc
 import socket
 import sys
 from collections.abc import Callable, Mapping
@@ -20,12 +19,9 @@ from authz.hooks.messages import Limits
 from authz.hooks.routes import hook_routes
 from authz.hooks.server import HookServer
 from authz.server import child
+from authz.server.collector import settle_memory
 from authz.server.engine_host import EngineHost
 
-#: When the cyclic collector looks at young, middle and old objects. Only connections, errors and
-#: accounts that have changed leave cycles; what a worker remembers of its calls is nothing that the
-#: collector walks over (tests/integration/test_engine_memory.py).
-_COLLECTOR_THRESHOLDS: Final = (10_000, 10, 100)
 _CONNECTIONS: Final = meters.gauge("authz_hook_open_connections")
 _IN_FLIGHT: Final = meters.gauge("authz_hook_in_flight")
 
@@ -136,13 +132,6 @@ class HookService:
 
     def _report_closed(self) -> None:
         self._order.connections_closed(1)
-
-
-def settle_memory() -> None:
-    """Spare the cyclic collector what a worker has begun with, and let it look less often."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_COLLECTOR_THRESHOLDS)
 
 
 def _count_nothing() -> None:

@@ -31,7 +31,7 @@ from authz.hooks.access import Access
 from authz.hooks.routes import hook_routes
 from authz.hooks.server import HookServer
 from authz.rating.registry import DeckRegistry
-from authz.server.worker import settle_memory
+from authz.server.collector import settle_memory
 from authz.store.embedded import EmbeddedStore
 from benchmarks.instructions import dumped_total, missing_tools
 from benchmarks.recording import CALL_ID, SETTLED_SECONDS, USED_SECONDS, make_chain
