@@ -68,6 +68,12 @@ def _list_scenarios(context: click.Context, _option: click.Parameter, wanted: bo
 @click.option("--store", metavar="URL", help="The store of that daemon; needed with --target.")
 @click.option("--allow-remote", is_flag=True, help="Let --target be another host.")
 @click.option("--no-floor", is_flag=True, help="Do not measure the generators' own floor.")
+@click.option(
+    "--stalls",
+    is_flag=True,
+    help="Find out what the machine did while the slowest requests waited (own daemon only; the "
+    "watcher takes some hundredths of a core).",
+)
 @click.option("--seed", help="Repeat the calls of a run that was told this seed.")
 @click.option(
     "--output",
@@ -94,6 +100,7 @@ def main(scenario_name: str, output: Path | None, **options: Any) -> None:
       python -m loadtest
       python -m loadtest hot-account --rate 5000 --runs 5
       python -m loadtest overload --workers 2
+      python -m loadtest steady --rate 10000 --stalls
     """
     log.configure(level="error", format="auto", mask_numbers=True, process="loadtest")
     try:
@@ -139,8 +146,10 @@ def _options(options: dict[str, Any]) -> Options:
                 "--target also needs --store, the URL of that daemon's store: accounts are "
                 "prepared there, and its books audited"
             )
-        if settings or options["over_unix"]:
-            raise LoadTestError("--workers, --appendfsync and --unix are for an own daemon")
+        if settings or options["over_unix"] or options["stalls"]:
+            raise LoadTestError(
+                "--workers, --appendfsync, --unix and --stalls are for an own daemon"
+            )
         target = parse_target(options["target"], allow_remote=options["allow_remote"])
         daemon = Daemon(target, options["store"])
     elif options["store"] is not None:
@@ -151,6 +160,7 @@ def _options(options: dict[str, Any]) -> Options:
         daemon=daemon,
         over_unix=options["over_unix"],
         measures_floor=not options["no_floor"],
+        watches_stalls=options["stalls"],
         seed=options["seed"] or secrets.token_hex(4),
         settings=settings,
     )

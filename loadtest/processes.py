@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -31,18 +32,25 @@ def tree(pid: int) -> list[int]:
     return pids
 
 
-def cpu_seconds(pids: list[int]) -> dict[str, float]:
+def by_role(pids: Iterable[int]) -> dict[str, list[int]]:
+    """Return the ids of those of these processes that still live, by what each is here."""
+    found: dict[str, list[int]] = {}
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            command = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+            found.setdefault(_role(command), []).append(pid)
+    return found
+
+
+def cpu_seconds(pids: Iterable[int]) -> dict[str, float]:
     """Return the user and system time so far of these processes, summed by role."""
     used: dict[str, float] = {}
-    for pid in pids:
-        try:
-            command = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-            stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        role = _role(command)
-        ticks = int(stat[11]) + int(stat[12])
-        used[role] = used.get(role, 0.0) + ticks / _TICKS_PER_SECOND
+    for role, members in by_role(pids).items():
+        for pid in members:
+            with contextlib.suppress(OSError):
+                stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                ticks = int(stat[11]) + int(stat[12])
+                used[role] = used.get(role, 0.0) + ticks / _TICKS_PER_SECOND
     return used
 
 

@@ -13,6 +13,13 @@ from loadtest.figures import PhaseFigures, Run, Second, merged_histograms
 from loadtest.histogram import Histogram
 from loadtest.plan import OPERATIONS
 from loadtest.results import Result
+from loadtest.stall_table import (
+    STALL_COLUMNS,
+    stall_lines,
+    stall_rows,
+    stalls_line,
+    steadiness_line,
+)
 from loadtest.table import LATENCY_COLUMNS, audit_line, facts, latency_cells, setting
 
 _STYLE: Final = """
@@ -46,6 +53,7 @@ def render(result: Result) -> str:
         "<h2>Latency by percentile</h2>",
         *_percentile_charts(result),
         *_timeline_charts(result),
+        *_stalls(result),
         "<h2>Audit of the books</h2>",
         _audit(result),
         "<h2>Scenario</h2>",
@@ -171,6 +179,19 @@ def _shades(run: Run) -> Sequence[tuple[float, float]]:
             begins.append(one)
     ends = [one.second for one in begins[1:]] + [run.timeline[-1].second + 1]
     return [(one.second, end) for one, end in zip(begins, ends, strict=True)][::2]
+
+
+def _stalls(result: Result) -> Iterable[str]:
+    """Yield what the machine did while the slowest requests waited, if it was watched."""
+    stalls = result.stalls
+    if stalls is None or result.steadiness is None:
+        return
+    yield "<h2>Stalls</h2>"
+    yield f"<p>{_safe(steadiness_line(result.steadiness))}</p><p>{_safe(stalls_line(stalls))}</p>"
+    head = "".join(f"<th>{_safe(name)}</th>" for name in STALL_COLUMNS)
+    rows = ("".join(f"<td>{_safe(cell)}</td>" for cell in row) for row in stall_rows(stalls))
+    yield f"<table><tr>{head}</tr>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
+    yield "<ul>" + "".join(f"<li>{_safe(line)}</li>" for line in stall_lines(stalls)) + "</ul>"
 
 
 def _audit(result: Result) -> str:

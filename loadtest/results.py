@@ -10,6 +10,8 @@ from loadtest.daemon import Daemon
 from loadtest.environment import Environment
 from loadtest.figures import PhaseFigures, Run
 from loadtest.scenario import Scenario
+from loadtest.stalls import Stalls
+from loadtest.steadiness import Steadiness
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -20,6 +22,8 @@ class Options(Struct, frozen=True, kw_only=True):
     daemon: Daemon | None = None
     over_unix: bool = False
     measures_floor: bool = True
+    #: Find out what the machine did while the slowest requests waited.
+    watches_stalls: bool = False
     seed: str = ""
     #: Settings of an own daemon that go over the scenario's.
     settings: dict[str, str | int | bool] = {}  # msgspec copies it
@@ -42,6 +46,9 @@ class Result(Struct, frozen=True, kw_only=True):
     runs: tuple[Run, ...]
     floor_run: Run | None
     audit: AuditReport
+    #: How steady the machine was before the load, and what it did in the stalls of all runs.
+    steadiness: Steadiness | None = None
+    stalls: Stalls | None = None
 
     @property
     def is_clean(self) -> bool:

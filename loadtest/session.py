@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from authz.admin.services import Services
 from authz.engine.audit import AuditReport, audit
-from loadtest import figures, processes, world
+from loadtest import figures, processes, steadiness, world
 from loadtest.daemon import Daemon, own_daemon
 from loadtest.environment import look_around
 from loadtest.errors import LoadTestError
@@ -23,6 +23,9 @@ from loadtest.plan import SPOOLED, Orders, Target
 from loadtest.results import Options, Result
 from loadtest.scenario import REQUESTS_MAX, Scenario
 from loadtest.schedule import NANOS_PER_SECOND, Stretch
+from loadtest.stalls import Observed, find_stalls
+from loadtest.steadiness import Steadiness
+from loadtest.watcher import Sightings, Watcher
 
 _FLOOR_SECONDS: Final = 4.0
 _FLOOR_WARMUP_SECONDS: Final = 1.0
@@ -59,6 +62,7 @@ async def run(scenario: Scenario, options: Options, teller: Teller) -> Result:
         world.open_services(daemon.store_url, daemon.state_dir) as services,
     ):
         session = _Session(scenario, options, daemon, teller)
+        steady = await session.steadiness() if options.watches_stalls else None
         teller.stage("preparing decks and accounts")
         await world.prepare(services, scenario, session.token, teller.progress)
         capacity = await session.capacity() if scenario.needs_capacity else None
@@ -78,6 +82,8 @@ async def run(scenario: Scenario, options: Options, teller: Teller) -> Result:
             runs=tuple(runs),
             floor_run=floor_run,
             audit=report,
+            steadiness=steady,
+            stalls=find_stalls(session.observed) if options.watches_stalls else None,
         )
 
 
@@ -106,6 +112,12 @@ class _Session:
         #: Tells this load test's calls and payments from any other's.
         self.token = secrets.token_hex(3)
         self.us_per_request = 0.0
+        self.observed: list[Observed] = []
+
+    async def steadiness(self) -> Steadiness:
+        """Return how steadily the machine computes while nothing is asked of the daemon."""
+        self._teller.stage(f"looking how steady the machine is ({steadiness.SECONDS:g} s)")
+        return await steadiness.look()
 
     async def capacity(self) -> float:
         """Return how many requests a second the daemon answers with a queue always waiting."""
@@ -150,7 +162,10 @@ class _Session:
         if planned > REQUESTS_MAX:
             raise LoadTestError(f"the run plans {planned:.0f} requests, more than {REQUESTS_MAX}")
         daemon, per_call = self._daemon, self._scenario.requests_per_call
-        return await self._measure(str(number), spans, daemon.pids(), daemon.target, per_call)
+        watches = self._options.watches_stalls
+        return await self._measure(
+            str(number), spans, daemon.pids(), daemon.target, per_call, watches_stalls=watches
+        )
 
     def _rate(self, place: int, capacity: float | None) -> float:
         phase = self._scenario.phases[place]
@@ -159,24 +174,34 @@ class _Session:
         return (phase.load or 0) * (capacity or 0)
 
     async def _measure(
-        self, name: str, spans: list[Span], pids: list[int], target: Target, per_call: float
+        self,
+        name: str,
+        spans: list[Span],
+        pids: list[int],
+        target: Target,
+        per_call: float,
+        *,
+        watches_stalls: bool = False,
     ) -> Run:
         share = per_call * self._options.generators
         stretches = tuple(Stretch(one.seconds, one.planned_per_second / share) for one in spans)
         fleet = self._fleet(name, stretches=stretches, target=target)
         cpu: dict[str, dict[str, float]] = {}
-        looking: list[asyncio.Task[None]] = []
+        looking: list[asyncio.Task[Sightings | None]] = []
 
         def begin(start_ns: int) -> None:
             watched = pids + fleet.pids
             looking.append(asyncio.create_task(_watch_cpu(start_ns, spans, watched, cpu)))
+            if watches_stalls:
+                looking.append(asyncio.create_task(_watch_processors(start_ns, spans, watched)))
 
         try:
             collected = await fleet.run(begin)
-            await asyncio.gather(*looking)
+            _, *sightings = await asyncio.gather(*looking)
         finally:
             for task in looking:
                 task.cancel()
+        self.observed += [_observed(collected, spans, one) for one in sightings if one is not None]
         self.us_per_request = _us_per_request(fleet, collected)
         return figures.run_figures(collected, spans, cpu)
 
@@ -230,6 +255,29 @@ async def _watch_cpu(
         before = processes.cpu_seconds(pids)
         await _sleep_until(start_ns, span.begin_seconds + span.seconds)
         cpu[span.name] = processes.shares(before, processes.cpu_seconds(pids), span.seconds)
+
+
+async def _watch_processors(start_ns: int, spans: list[Span], pids: list[int]) -> Sightings:
+    """Return who had the processors when, from the beginning of the load to its end."""
+    watcher = await Watcher.start(pids)
+    try:
+        await _sleep_until(start_ns, spans[-1].begin_seconds + spans[-1].seconds)
+        return await watcher.finish()
+    finally:
+        await watcher.stop()
+
+
+def _observed(collected: Collected, spans: list[Span], sightings: Sightings) -> Observed:
+    """Return a run without its warm-up, for a look at its stalls."""
+    counted = [span for span in spans if not span.is_warmup]
+    begin_seconds, last = counted[0].begin_seconds, counted[-1]
+    start_ns = collected.start_ns
+    return Observed(
+        collected,
+        sightings,
+        start_ns + round(begin_seconds * NANOS_PER_SECOND),
+        start_ns + round((last.begin_seconds + last.seconds) * NANOS_PER_SECOND),
+    )
 
 
 async def _sleep_until(start_ns: int, seconds: float) -> None:

@@ -13,6 +13,7 @@ from rich.text import Text
 from authz.engine.audit import AuditReport
 from loadtest.figures import Latency, PhaseFigures
 from loadtest.results import Result
+from loadtest.stall_table import show_stalls
 
 _PIPE_COLUMNS: Final = 160
 _FINDINGS_MAX: Final = 20
@@ -30,6 +31,7 @@ def show(result: Result) -> None:
     for phase in result.phases:
         _show_phase(console, phase)
     _show_generators(console, result)
+    show_stalls(console, result.steadiness, result.stalls)
     _show_audit(console, result.audit)
 
 

@@ -55,7 +55,8 @@ async def test_three_seconds_of_load_end_with_a_clean_audit(tmp_path: Path) -> N
     scenario = short_scenario(tmp_path)
 
     status, output, errors = await load(
-        str(scenario), "--rate", "300", "--seconds", "3", "--seed", "t", "--output", str(tmp_path)
+        *(str(scenario), "--rate", "300", "--seconds", "3", "--seed", "t", "--stalls"),
+        *("--output", str(tmp_path)),
     )
 
     assert status == 0, output + errors
@@ -69,6 +70,9 @@ async def test_three_seconds_of_load_end_with_a_clean_audit(tmp_path: Path) -> N
         assert phase["operations"][operation]["p50_ms"] > 0
     assert document["floor"]["operations"]["authorize"]["count"] > 0
     assert set(phase["cpu"]) >= {"generators", "hook workers", "store"}
+    assert document["stalls"]["count"] > 0
+    assert set(document["stalls"]["within"]) >= {"generators", "hook workers", "store"}
+    assert "machine: before the load" in output
     audit = document["audit"]
     assert audit["findings"] == []
     assert (audit["accounts"], audit["calls"]) == (272, 0)
@@ -132,6 +136,10 @@ def children_of(pid: int) -> list[int]:
         (("--target", "http://10.0.0.5:8700", "--store", "redis://127.0.0.1"), "--allow-remote"),
         (("--target", "http://127.0.0.1:8700"), "--target also needs --store"),
         (("--store", "redis://127.0.0.1"), "--store is for --target"),
+        (
+            ("--target", "http://127.0.0.1:8700", "--store", "redis://127.0.0.1", "--stalls"),
+            "--stalls are for an own daemon",
+        ),
         (("stedy",), "no scenario stedy"),
         (("overload", "--rate", "5"), "several phases"),
     ],

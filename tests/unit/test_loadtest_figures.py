@@ -20,6 +20,8 @@ from loadtest.recorder import Recorder
 from loadtest.report import render
 from loadtest.results import Options, Result
 from loadtest.schedule import NANOS_PER_SECOND
+from loadtest.stalls import Stalls, Use
+from loadtest.steadiness import Steadiness
 from loadtest.table import show
 
 SPANS = [
@@ -180,7 +182,12 @@ def test_the_page_is_whole_and_needs_nothing_else() -> None:
 
 
 def test_the_page_says_what_was_measured() -> None:
-    text = render(a_result(one_run()))
+    use = Use(ran_share=0.5, waited_share=0.25, us_per_request=44)
+    stalls = Stalls(9.5, 1, 0.01, {"store": use}, {"store": use}, ())
+    watched = msgspec.structs.replace(
+        a_result(one_run()), stalls=stalls, steadiness=Steadiness(0.07, 89, 1.6)
+    )
+    text = render(watched)
 
     for words in (
         "503 overloaded 1",
@@ -188,8 +195,13 @@ def test_the_page_says_what_was_measured() -> None:
         "1,234 requests/s",
         "everysec",
         "0 findings",
+        "took 1.60 times as long in 7.0% of the time, for up to 89 ms",
+        "more than 9.50 ms",
+        "<td>store</td><td>50%</td><td>25%</td><td>44</td>",
     ):
         assert words in text
+    assert Page(text).open == []
+    assert "Stalls" not in render(a_result(one_run()))
 
 
 def test_words_from_files_cannot_become_markup() -> None:
