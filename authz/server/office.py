@@ -24,10 +24,8 @@ from authz.server.courtesy import give_way
 from authz.server.engine_host import SPOOL_DIRECTORY, EngineHost
 
 _ADOPT_SECONDS: Final = 5
-#: The archive's batches must not stand in the way of decisions where cores are short. With this
-#: slice its turn comes later than that of a process which has just woken up.
+#: The archive's batches must not stand in the way of decisions where cores are short.
 NICENESS: Final = 10
-SLICE_US: Final = 400
 _LATE_SECONDS: Final = 5
 
 
@@ -95,5 +93,5 @@ if __name__ == "__main__":
     # The wiring knows every part; this module is one of them.
     from authz.server.wiring import build_office
 
-    give_way(NICENESS, SLICE_US)
+    give_way(NICENESS)
     sys.exit(child.main(build_office))

@@ -28,7 +28,7 @@ from authz.config import Settings
 from authz.config.archive import ArchiveSettings
 from authz.ledger.archive import Archive
 from authz.server.courtesy import give_way
-from authz.server.office import NICENESS, SLICE_US
+from authz.server.office import NICENESS
 from authz.store import keys
 from authz.store.client import StoreClient
 from authz.store.connection import pack_command
@@ -56,7 +56,7 @@ _PERIOD_NS: Final = 1_000_000
 def office(url: str, directory: str, variant: str) -> None:
     """Archive until killed."""
     if variant == OFFICE:
-        give_way(NICENESS, SLICE_US)
+        give_way(NICENESS)
     else:
         policy, niceness = POLICIES[variant]
         os.nice(niceness)

@@ -19,6 +19,7 @@ from benchmarks import (
     live_calls,
     script_cost,
     store_size,
+    waking,
     worker_cost,
 )
 from benchmarks.compare import __main__ as compare
@@ -47,6 +48,13 @@ def test_probes_wait_for_an_archive_that_is_filled() -> None:
     assert len(told["ping"]) > 10
     assert min(told["ping"]) > 0
     assert "wake p50" in archive_stalls.describe("office", [told])
+
+
+def test_a_sleeper_is_watched_beside_a_computing_process() -> None:
+    setting = waking.SETTINGS[-1]
+    late_ns = waking.measure(setting, 0.3)
+    assert len(late_ns) > 10
+    assert waking.describe(setting, [late_ns]).startswith("batch, nice, long slice (the office)")
 
 
 def test_the_minimal_pair_debits_two_accounts_once(store_server: Server) -> None:

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from audit_helper import assert_clean_audit
 from daemons import Daemon
-from processes import is_alive
+from processes import attributes_of, has_slices, is_alive
 
 from authz.store.client import StoreClient
 
@@ -83,6 +83,20 @@ async def test_it_serves_switches_and_operators(start: Start, http: aiohttp.Clie
     await audit(authz.store_url)
     assert await authz.stop() == 0
     assert not is_alive(authz.store_pid)
+
+
+async def test_who_decides_calls_runs_sooner_than_the_office(start: Start) -> None:
+    authz = await start()
+
+    office = attributes_of(authz.child("office"))
+    assert office[0] == os.SCHED_BATCH
+    for pid in (authz.child("worker-1"), authz.store_pid):
+        policy, niceness, slice_ns = attributes_of(pid)
+        assert policy == os.SCHED_OTHER
+        assert niceness < office[1]
+        if has_slices():
+            assert slice_ns < office[2]
+    assert await authz.stop() == 0
 
 
 async def test_what_was_booked_survives_a_kill_of_the_supervisor(

@@ -1,57 +1,59 @@
-"""A process that gives way keeps its share, interrupts nobody and has a short slice."""
+"""A process that gives way keeps its share, interrupts nobody and has the longest slice."""
 
 from __future__ import annotations
 
 import os
-import platform
 import subprocess
 import sys
+from pathlib import Path
 
-import pytest
+from processes import has_slices
 
-#: Prints policy, niceness and slice in nanoseconds, as the kernel has them, of a thread started
-#: afterwards. 56 bytes are all that `sched_getattr` knows of.
+#: Prints what the kernel has of a thread started afterwards, and of the process itself.
 _PROGRAM = """
-import ctypes, os, platform, struct, threading
+import os, sys, threading
+sys.path.insert(0, {tests!r})
 from authz.server import courtesy
-if {is_unknown}:
-    courtesy._SCHED_SETATTR.clear()
-courtesy.give_way(3, 500)
-def tell():
-    number = {{"x86_64": 315}}.get(platform.machine(), 275)
-    attributes = ctypes.create_string_buffer(56)
-    if ctypes.CDLL(None).syscall(number, 0, attributes, 56, 0):
-        raise OSError
-    _, policy, _, niceness, _, slice_ns = struct.unpack_from("=IIQiIQ", attributes.raw)
-    print(policy, niceness, slice_ns)
-thread = threading.Thread(target=tell)
+from processes import attributes_of
+{act}
+thread = threading.Thread(target=lambda: print(*attributes_of(0)))
 thread.start()
 thread.join()
+print(*attributes_of(0))
 """
 
 
-def told(*, is_unknown: bool) -> list[int]:
-    """Return policy, niceness and slice of a process that gives way."""
-    program = _PROGRAM.format(is_unknown=is_unknown)
+def attributes_after(act: str) -> list[tuple[int, int, int]]:
+    """Return the attributes of a new thread of a process that has done that, and its own."""
+    program = _PROGRAM.format(tests=str(Path(__file__).parents[1]), act=act)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
-    return [int(word) for word in done.stdout.split()]
+    rows = [tuple(int(word) for word in line.split()) for line in done.stdout.splitlines()]
+    return [(row[0], row[1], row[2]) for row in rows]
 
 
-def niceness() -> int:
-    """Return what a process nicer than this one by 3 has."""
-    return min(19, os.getpriority(os.PRIO_PROCESS, 0) + 3)
+def niceness(more: int) -> int:
+    """Return what a process nicer than this one has."""
+    return min(19, os.getpriority(os.PRIO_PROCESS, 0) + more)
 
 
-def test_it_interrupts_nobody_and_keeps_its_share() -> None:
-    assert told(is_unknown=False)[:2] == [os.SCHED_BATCH, niceness()]
+def test_who_gives_way_interrupts_nobody_and_keeps_its_share() -> None:
+    thread, process = attributes_after("courtesy.give_way(3)")
+
+    assert thread[:2] == (os.SCHED_BATCH, niceness(3))
+    if has_slices():
+        assert thread[2] == 100_000_000
+    assert process == thread
 
 
-def test_its_slice_is_short() -> None:
-    release = tuple(int(part) for part in platform.release().split(".")[:2])
-    if release < (6, 12):
-        pytest.skip("this kernel has slices of one length")
-    assert told(is_unknown=False)[2] == 500_000
+def test_others_are_scheduled_as_they_ask() -> None:
+    _, process = attributes_after("courtesy.schedule(os.SCHED_OTHER, 2, 500)")
+
+    assert process[:2] == (os.SCHED_OTHER, niceness(2))
+    if has_slices():
+        assert process[2] == 500_000
 
 
-def test_where_no_more_is_known_it_is_nice() -> None:
-    assert told(is_unknown=True)[:2] == [os.SCHED_OTHER, niceness()]
+def test_where_the_call_is_not_known_niceness_is_all_there_is() -> None:
+    thread, _ = attributes_after("courtesy._SCHED_SETATTR.clear(); courtesy.give_way(3)")
+
+    assert thread[:2] == (os.SCHED_OTHER, niceness(3))
