@@ -66,6 +66,15 @@ def _list_scenarios(context: click.Context, _option: click.Parameter, wanted: bo
     "Its store gets accounts named load-... with money.",
 )
 @click.option("--store", metavar="URL", help="The store of that daemon; needed with --target.")
+@click.option(
+    "--state-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="That daemon's state directory: the audit asks the archive in it for what the ledgers no "
+    "longer hold.",
+)
+@click.option(
+    "--archive-url", metavar="URL", help="The same, where that daemon's archive is in PostgreSQL."
+)
 @click.option("--allow-remote", is_flag=True, help="Let --target be another host.")
 @click.option("--no-floor", is_flag=True, help="Do not measure the generators' own floor.")
 @click.option(
@@ -151,9 +160,16 @@ def _options(options: dict[str, Any]) -> Options:
                 "--workers, --appendfsync, --unix and --stalls are for an own daemon"
             )
         target = parse_target(options["target"], allow_remote=options["allow_remote"])
-        daemon = Daemon(target, options["store"])
-    elif options["store"] is not None:
-        raise LoadTestError("--store is for --target; an own daemon has a store of its own")
+        daemon = Daemon(
+            target,
+            options["store"],
+            state_dir=options["state_dir"],
+            archive_url=options["archive_url"],
+        )
+    for name in ("store", "state_dir", "archive_url"):
+        if daemon is None and options[name] is not None:
+            option = "--" + name.replace("_", "-")
+            raise LoadTestError(f"{option} is for --target; an own daemon has its own")
     return Options(
         generators=options["generators"],
         runs=options["runs"],

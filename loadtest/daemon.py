@@ -35,8 +35,9 @@ class Daemon(Struct, frozen=True):
     store_url: str
     #: The supervisor of an own daemon, whose descendants are the rest; None: not known.
     pid: int | None = None
-    #: Where an own daemon keeps its archive, which the audit asks.
+    #: Where the daemon keeps its archive, which the audit asks: a directory, or a database's URL.
     state_dir: Path | None = None
+    archive_url: str | None = None
 
     def pids(self) -> list[int]:
         """Return the ids of the daemon's processes and its store's, as far as they are known."""

@@ -64,6 +64,9 @@ def as_json(result: Result) -> bytes:
         for name in Result.__struct_fields__
         if name not in ("runs", "floor_run")
     }
+    if result.options.daemon is not None:
+        # The URLs of store and archive may hold passwords.
+        words["options"]["daemon"] = {"target": result.options.daemon.target.text}
     words["runs"] = [
         {"phases": one.phases, "timeline": one.timeline, "curves": _curves(one)}
         for one in result.runs

@@ -59,7 +59,7 @@ async def run(scenario: Scenario, options: Options, teller: Teller) -> Result:
     started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     async with (
         _daemon(scenario, options, teller) as daemon,
-        world.open_services(daemon.store_url, daemon.state_dir) as services,
+        world.open_services(daemon.store_url, daemon.state_dir, daemon.archive_url) as services,
     ):
         session = _Session(scenario, options, daemon, teller)
         steady = await session.steadiness() if options.watches_stalls else None

@@ -15,6 +15,7 @@ from authz.admin.messages import DeckImportQuery
 from authz.admin.services import Services
 from authz.cli.session import open_session
 from authz.config import Settings
+from authz.config.archive import ArchiveSettings
 from authz.config.sections import StoreSettings
 from authz.engine.postings import CreditRequest
 from authz.money import format_amount, parse_amount
@@ -34,11 +35,15 @@ _MILLION: Final = 1_000_000
 
 
 @contextlib.asynccontextmanager
-async def open_services(store_url: str, state_dir: Path | None = None) -> AsyncIterator[Services]:
-    """Yield the operators' services on a store, whose daemon may have this state directory."""
+async def open_services(
+    store_url: str, state_dir: Path | None = None, archive_url: str | None = None
+) -> AsyncIterator[Services]:
+    """Yield the operators' services on a store, whose daemon may have this archive."""
     with tempfile.TemporaryDirectory(prefix="authz-load-") as directory:
         settings = Settings(
-            state_dir=state_dir or Path(directory), store=StoreSettings(url=store_url)
+            state_dir=state_dir or Path(directory),
+            store=StoreSettings(url=store_url),
+            archive=ArchiveSettings(url=archive_url),
         )
         async with open_session(settings) as services:
             yield services

@@ -6,7 +6,9 @@ user's, and one that Erlang starts would outlive the tests.
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -17,6 +19,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -149,9 +152,19 @@ class RabbitServer:
         self._node.kill()
         self._node.wait()
 
-    def freeze(self) -> None:
-        """Have the node answer nothing any more, until it is killed."""
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Have the node answer nothing any more; a new one runs in its place afterwards."""
         self._node.send_signal(signal.SIGSTOP)
+        # A thread that runs on another core stops a moment later.
+        tasks = Path(f"/proc/{self._node.pid}/task")
+        while {_state(path) for path in tasks.glob("*/stat")} != {"T"}:
+            time.sleep(_PAUSE_SECONDS / 10)
+        try:
+            yield
+        finally:
+            self.kill()
+            self.start()
 
     def close(self) -> None:
         """Stop the node and its port mapper, and remove its data."""
@@ -163,8 +176,9 @@ class RabbitServer:
 
     async def reset(self) -> None:
         """Delete the queues that outlive a test, and undeclare nothing else."""
-        for url in (self.url, self.other_url):
-            await self._reset(url)
+        async with asyncio.timeout(_START_SECONDS_MAX):
+            for url in (self.url, self.other_url):
+                await self._reset(url)
 
     async def _reset(self, url: str) -> None:
         connection = await aio_pika.connect(url)
@@ -194,3 +208,11 @@ class RabbitServer:
                 return client.recv(1) == _METHOD_FRAME
         except OSError:
             return False
+
+
+def _state(path: Path) -> str:
+    """Return the state of a thread by its /proc/PID/task/TID/stat; of one that has ended, T."""
+    try:
+        return path.read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "T"

@@ -106,11 +106,13 @@ class ResendWindow:
             await asyncio.wait((self._task,))
 
     async def close(self) -> None:
-        """Stop repeating."""
+        """Stop repeating, and forget: what is kept refers back to the engine that keeps it."""
         task = self._task
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        self._kept.clear()
+        self._due.clear()
 
     def _start(self) -> None:
         if self._due and self._task is None:

@@ -107,15 +107,13 @@ async def test_what_a_dying_broker_may_have_taken_is_said_to_be_unknown(
 ) -> None:
     broker = broker_of(rabbit_server.url)
     async with running(broker):
-        rabbit_server.freeze()
-        orders = [asyncio.create_task(broker.publish_hangup(f"c{one}")) for one in range(3)]
-        query = asyncio.create_task(broker.query_channels(0))
-        _, pending = await asyncio.wait(orders, timeout=0.2)
-        assert len(pending) == 3
-        rabbit_server.kill()
+        with rabbit_server.frozen():
+            orders = [asyncio.create_task(broker.publish_hangup(f"c{one}")) for one in range(3)]
+            query = asyncio.create_task(broker.query_channels(0))
+            _, pending = await asyncio.wait(orders, timeout=0.2)
+            assert len(pending) == 3
         outcomes = await asyncio.gather(*orders, query, return_exceptions=True)
         assert {type(one) for one in outcomes} <= {PublishUnknown, BrokerUnreachable}
-    rabbit_server.start()
 
 
 async def test_a_queue_that_is_deleted_is_declared_again(

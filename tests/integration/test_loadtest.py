@@ -88,7 +88,7 @@ async def test_a_running_daemon_is_loaded_and_left_running(tmp_path: Path) -> No
         status, output, errors = await load(
             *(str(short_scenario(tmp_path)), "--rate", "200", "--seconds", "1", "--runs", "2"),
             *("--target", f"http://{daemon.target.text}", "--store", daemon.store_url),
-            *("--no-floor", "--output", str(tmp_path)),
+            *("--state-dir", str(daemon.state_dir), "--no-floor", "--output", str(tmp_path)),
         )
 
         assert status == 0, output + errors
@@ -96,6 +96,7 @@ async def test_a_running_daemon_is_loaded_and_left_running(tmp_path: Path) -> No
         document = json.loads((tmp_path / "result.json").read_text())
         assert len(document["runs"]) == 2
         assert document["floor"] is None
+        assert document["options"]["daemon"] == {"target": daemon.target.text}
         assert document["audit"]["findings"] == []
 
 
@@ -136,6 +137,7 @@ def children_of(pid: int) -> list[int]:
         (("--target", "http://10.0.0.5:8700", "--store", "redis://127.0.0.1"), "--allow-remote"),
         (("--target", "http://127.0.0.1:8700"), "--target also needs --store"),
         (("--store", "redis://127.0.0.1"), "--store is for --target"),
+        (("--state-dir", "."), "--state-dir is for --target"),
         (
             ("--target", "http://127.0.0.1:8700", "--store", "redis://127.0.0.1", "--stalls"),
             "--stalls are for an own daemon",
