@@ -62,8 +62,9 @@ def as_json(result: Result) -> bytes:
     words = {
         name: msgspec.to_builtins(getattr(result, name))
         for name in Result.__struct_fields__
-        if name not in ("runs", "floor_run")
+        if name not in ("options", "runs", "floor_run")
     }
+    words["options"] = msgspec.to_builtins(msgspec.structs.replace(result.options, daemon=None))
     if result.options.daemon is not None:
         # The URLs of store and archive may hold passwords.
         words["options"]["daemon"] = {"target": result.options.daemon.target.text}
