@@ -14,11 +14,10 @@ import contextlib
 import json
 import os
 import socket
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +34,7 @@ from authz.store.connection import pack_command
 from authz.store.embedded import EmbeddedStore
 from benchmarks.archive_drain import entry_of
 from benchmarks.pipeline import Pipeline
+from benchmarks.roles import running
 
 #: How the kernel schedules the office: policy and niceness.
 POLICIES: Final = {
@@ -51,6 +51,7 @@ NOBODY: Final = "none"
 _WARM_UP_SECONDS: Final = 5
 _STEP_SECONDS: Final = 0.01
 _PERIOD_NS: Final = 1_000_000
+_NAME: Final = "archive_stalls"
 
 
 def office(url: str, directory: str, variant: str) -> None:
@@ -122,18 +123,6 @@ def pinger(path: str, seconds: float) -> list[int]:
     return took
 
 
-@contextlib.contextmanager
-def running(*words: object) -> Iterator[subprocess.Popen[bytes]]:
-    """Run this module in another role, and end it."""
-    command = [sys.executable, "-m", "benchmarks.archive_stalls", "--role", *map(str, words)]
-    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
 def cpu_seconds(pid: int) -> float:
     """Return the processor time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -147,16 +136,19 @@ def measure(
     with (
         tempfile.TemporaryDirectory(prefix="authz-bench-") as directory,
         EmbeddedStore(Path(directory) / "state") as store,
-        running("feed", store.url, rate),
+        running(_NAME, "feed", store.url, rate),
         contextlib.ExitStack() as stack,
     ):
         drain = None
         if variant != NOBODY:
-            drain = stack.enter_context(running("office", store.url, directory, variant))
+            drain = stack.enter_context(running(_NAME, "office", store.url, directory, variant))
         time.sleep(warm_up_seconds)
         used = cpu_seconds(drain.pid) if drain else 0
         path = store.url.partition("://")[2].partition("?")[0]
-        with running("sleeper", seconds) as one, running("pinger", path, seconds) as two:
+        with (
+            running(_NAME, "sleeper", seconds) as one,
+            running(_NAME, "pinger", path, seconds) as two,
+        ):
             told = [json.loads(probe.communicate()[0]) for probe in (one, two)]
         share = (cpu_seconds(drain.pid) - used) / seconds if drain else 0
         return {"wake": told[0], "ping": told[1], "office": [round(share * 1_000)]}

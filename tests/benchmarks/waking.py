@@ -12,15 +12,14 @@ import argparse
 import contextlib
 import json
 import os
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from authz.server.courtesy import SLICE_US_MAX, schedule
 from authz.server.office import NICENESS
+from benchmarks.roles import running
 
 #: Lets the kernel choose.
 _ANY: Final = 0
@@ -79,26 +78,16 @@ def _spin(seconds: float) -> None:
 
 def measure(setting: Setting, seconds: float) -> list[int]:
     """Return how late the sleeper woke up beside one setting, in nanoseconds."""
+    core = min(os.sched_getaffinity(0))
     with contextlib.ExitStack() as stack:
         if setting.policy is not None:
             words = (setting.policy, setting.niceness, setting.slice_us)
-            stack.enter_context(_running("compute", *words))
-        probe = stack.enter_context(_running("sleeper", setting.sleeper_slice_us, seconds))
+            stack.enter_context(running("waking", core, "compute", *words))
+        probe = stack.enter_context(
+            running("waking", core, "sleeper", setting.sleeper_slice_us, seconds)
+        )
         late_ns: list[int] = json.loads(probe.communicate()[0])
     return late_ns
-
-
-@contextlib.contextmanager
-def _running(*words: object) -> Iterator[subprocess.Popen[bytes]]:
-    """Run this module in another role on the first core, and end it."""
-    core = str(min(os.sched_getaffinity(0)))
-    command = [sys.executable, "-m", "benchmarks.waking", "--role", core, *map(str, words)]
-    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 def _act(core: str, role: str, *words: str) -> None:
