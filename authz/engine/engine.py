@@ -203,6 +203,7 @@ class Engine:
         for task in self._tasks:
             task.cancel()
         await self.context.resend.close()
+        self.context.resend.forget()
         await self.spool.close()
 
     # Emergency calls, denials that are not enforced.

@@ -106,11 +106,16 @@ class ResendWindow:
             await asyncio.wait((self._task,))
 
     async def close(self) -> None:
-        """Stop repeating, and forget: what is kept refers back to the engine that keeps it."""
+        """Stop repeating."""
         task = self._task
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+    def forget(self) -> None:
+        """Drop everything: what is kept refers back to the engine that keeps it, out of any
+        collector's sight.
+        """
         self._kept.clear()
         self._due.clear()
 

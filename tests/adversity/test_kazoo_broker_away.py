@@ -124,6 +124,8 @@ async def test_a_queue_that_is_deleted_is_declared_again(
     broker.use(user)
     broker.consume(*DESTROY, recorder)
     async with running(broker):
+        # A queue that is deleted while we begin to take from it lets us begin anew, unheard.
+        await until(lambda: user.ups == 1)
         await ecallmgr.channel.queue_delete("authz_hangups")
         await until(lambda: user.ups == 2)
         await ecallmgr.tell("CHANNEL_DESTROY", "c1")

@@ -125,4 +125,3 @@ async def test_closing_ends_what_waits_for_the_store(window, keep, done):
     await asyncio.sleep(0.01)
     await window.close()
     assert done == []
-    assert window.operations == 0
