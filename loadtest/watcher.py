@@ -65,7 +65,10 @@ class Watcher:
         return cls(process)
 
     async def finish(self) -> Sightings:
-        """Stop watching and return what was seen; raises LoadTestError if it failed."""
+        """Have it end, and return what was seen; raises LoadTestError if it failed.
+
+        Call `stop` afterwards, whatever this came to.
+        """
         reader, writer = self._process.stdout, self._process.stdin
         assert reader is not None, "it is started with pipes"
         assert writer is not None, "it is started with pipes"
@@ -76,8 +79,6 @@ class Watcher:
                 data = await reader.readexactly(FRAME.unpack(head)[0])
         except (asyncio.IncompleteReadError, TimeoutError):
             raise LoadTestError("the watcher has failed; what it said is above") from None
-        finally:
-            await self.stop()
         return msgspec.msgpack.decode(data, type=Sightings)
 
     async def stop(self) -> None:

@@ -155,12 +155,9 @@ class RabbitServer:
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
         """Have the node answer nothing any more; a new one runs in its place afterwards."""
-        self._node.send_signal(signal.SIGSTOP)
-        # A thread that runs on another core stops a moment later.
-        tasks = Path(f"/proc/{self._node.pid}/task")
-        while {_state(path) for path in tasks.glob("*/stat")} != {"T"}:
-            time.sleep(_PAUSE_SECONDS / 10)
         try:
+            self._node.send_signal(signal.SIGSTOP)
+            self._await_stop()
             yield
         finally:
             self.kill()
@@ -173,6 +170,15 @@ class RabbitServer:
         self._mapper.terminate()
         self._mapper.wait()
         self._directory.cleanup()
+
+    def _await_stop(self) -> None:
+        """Wait until all threads have stopped: one on another core may do so a moment later."""
+        tasks = Path(f"/proc/{self._node.pid}/task")
+        until = time.monotonic() + _START_SECONDS_MAX
+        while any(_state(path) != "T" for path in tasks.glob("*/stat")):
+            if time.monotonic() > until:
+                raise TimeoutError("the node does not stop")
+            time.sleep(_PAUSE_SECONDS / 10)
 
     async def reset(self) -> None:
         """Delete the queues that outlive a test, and undeclare nothing else."""
