@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from loadtest.stalls import Stalls
+from loadtest.stalls import Stalls, Use
 from loadtest.steadiness import Steadiness
 
 STALL_COLUMNS: Final = (
-    "process", "ran", "waited", "µs a request", "ran otherwise", "waited", "µs a request", "ratio",
+    "process", "ran", "waited", "blocked", "µs a request",
+    "ran otherwise", "waited", "blocked", "µs a request", "ratio",
 )  # fmt: skip
 
 
@@ -30,7 +31,9 @@ def stalls_line(stalls: Stalls) -> str:
     """Return how many stalls there were and for how long, in one line."""
     return (
         f"stalls: {stalls.count}, {stalls.time_share:.1%} of the time, in which at least one "
-        f"request waited that took more than {stalls.limit_ms:.2f} ms (the 99th percentile)"
+        f"request waited that took more than {stalls.limit_ms:.2f} ms (the 99th percentile); other "
+        f"machines had {stalls.stolen_within:.0%} of one of this one's cores in them, and "
+        f"{stalls.stolen_otherwise:.0%} otherwise"
     )
 
 
@@ -39,12 +42,8 @@ def stall_rows(stalls: Stalls) -> list[tuple[str, ...]]:
     return [
         (
             role,
-            f"{within.ran_share:.0%}",
-            f"{within.waited_share:.0%}",
-            f"{within.us_per_request:.0f}",
-            f"{otherwise.ran_share:.0%}",
-            f"{otherwise.waited_share:.0%}",
-            f"{otherwise.us_per_request:.0f}",
+            *_cells(within),
+            *_cells(otherwise),
             f"{within.us_per_request / max(0.1, otherwise.us_per_request):.2f}",
         )
         for (role, within), otherwise in zip(
@@ -53,12 +52,18 @@ def stall_rows(stalls: Stalls) -> list[tuple[str, ...]]:
     ]
 
 
+def _cells(use: Use) -> tuple[str, ...]:
+    shares = (use.ran_share, use.waited_share, use.blocked_share)
+    return (*(f"{share:.0%}" for share in shares), f"{use.us_per_request:.0f}")
+
+
 def stall_lines(stalls: Stalls) -> list[str]:
     """Return the longest stalls, one line each."""
     return [
         f"{one.begin_seconds:7.3f} s: {one.duration_ms:.0f} ms, {one.requests} requests, worst "
         f"{one.worst_ms:.1f} ms; ran {milliseconds(one.ran_ms)}; waited "
-        f"{milliseconds(one.waited_ms)}"
+        f"{milliseconds(one.waited_ms)}; blocked {milliseconds(one.blocked_ms)}; "
+        f"stolen {one.stolen_ms:.0f}"
         for one in stalls.longest
     ]
 

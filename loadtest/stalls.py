@@ -2,13 +2,15 @@
 
 A stall is a time in which at least one request waited that took longer than 99 of 100. For all
 stalls together, and for all other time, it is told how much of a core each kind of process had,
-how much it waited for one, and how long it computed for an answer. If processes wait, the cores
-are short; if an answer takes longer to compute than otherwise, the machine is slow or there is
-more to do for it; if neither is so, something was waited for that is no processor.
+how much it waited for one or was blocked by a disk or a page, how long it computed for an answer,
+and how much of the cores other virtual machines had. If processes wait, the cores are short; if an
+answer takes longer to compute than otherwise, the machine is slow or there is more to do for it;
+what is stolen is the host's doing.
 """
 
 from __future__ import annotations
 
+import operator
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
@@ -28,15 +30,16 @@ _NANOS_PER_MS: Final = 1_000_000
 class Use(Struct, frozen=True):
     """How one kind of processes used a stretch of time."""
 
-    #: Of one core: having one, and being ready without one.
+    #: Of one core: having one, being ready without one, and waiting for a disk or a page.
     ran_share: float
     waited_share: float
+    blocked_share: float
     #: What it computed for each request that was answered, in microseconds.
     us_per_request: float
 
 
 class Stall(Struct, frozen=True):
-    """One stall: when it began in its run, and how much each kind of processes ran and waited."""
+    """One stall: when it began in its run, and how much each kind of processes did what."""
 
     begin_seconds: float
     duration_ms: float
@@ -45,6 +48,8 @@ class Stall(Struct, frozen=True):
     worst_ms: float
     ran_ms: dict[str, float]
     waited_ms: dict[str, float]
+    blocked_ms: dict[str, float]
+    stolen_ms: float
 
 
 class Stalls(Struct, frozen=True):
@@ -55,6 +60,9 @@ class Stalls(Struct, frozen=True):
     time_share: float
     within: dict[str, Use]
     otherwise: dict[str, Use]
+    #: What other virtual machines had of this one's cores, of one core.
+    stolen_within: float
+    stolen_otherwise: float
     #: The longest ones, longest first.
     longest: tuple[Stall, ...]
 
@@ -66,31 +74,45 @@ class _Stretch(NamedTuple):
     worst_ns: int
 
 
+class _Doing(NamedTuple):
+    """How long the processes of one role ran, waited and were blocked, in ns."""
+
+    ran: float
+    waited: float
+    blocked: float
+
+
 class _Totals:
     """Sums over stretches of time, by role."""
 
     def __init__(self) -> None:
         self.nanos = 0
-        self.answers = 0
-        self.ran: dict[str, float] = {}
-        self.waited: dict[str, float] = {}
+        self._answers = 0
+        self._stolen = 0.0
+        self._doings: dict[str, _Doing] = {}
 
     def add(self, seen: _Seen, begin_ns: int, end_ns: int) -> None:
         self.nanos += end_ns - begin_ns
-        self.answers += seen.answers(begin_ns, end_ns)
-        for role in seen.roles:
-            self.ran[role] = self.ran.get(role, 0) + seen.ran(role, begin_ns, end_ns)
-            self.waited[role] = self.waited.get(role, 0) + seen.waited(role, begin_ns, end_ns)
+        self._answers += seen.answers(begin_ns, end_ns)
+        self._stolen += seen.stolen(begin_ns, end_ns)
+        for role, doing in seen.doings(begin_ns, end_ns).items():
+            before = self._doings.get(role, _Doing(0, 0, 0))
+            self._doings[role] = _Doing(*map(operator.add, before, doing))
+
+    @property
+    def stolen_share(self) -> float:
+        return round(self._stolen / max(1, self.nanos), 3)
 
     def uses(self) -> dict[str, Use]:
-        nanos, answers = max(1, self.nanos), max(1, self.answers)
+        nanos, answers = max(1, self.nanos), max(1, self._answers)
         return {
             role: Use(
-                round(ran / nanos, 3),
-                round(self.waited[role] / nanos, 3),
-                round(ran / answers / 1_000, 1),
+                ran_share=round(doing.ran / nanos, 3),
+                waited_share=round(doing.waited / nanos, 3),
+                blocked_share=round(doing.blocked / nanos, 3),
+                us_per_request=round(doing.ran / answers / 1_000, 1),
             )
-            for role, ran in self.ran.items()
+            for role, doing in self._doings.items()
         }
 
 
@@ -99,9 +121,14 @@ class _Seen:
 
     def __init__(self, sightings: Sightings, collected: Collected) -> None:
         self._at = _numbers(sightings.at_ns)
-        self._ran = {role: _numbers(data) for role, data in sightings.ran_ns.items()}
-        self._waited = {role: _numbers(data) for role, data in sightings.waited_ns.items()}
-        self.roles = tuple(self._ran)
+        self._columns = {
+            role: tuple(
+                _numbers(column[role])
+                for column in (sightings.ran_ns, sightings.waited_ns, sightings.blocked_ns)
+            )
+            for role in sightings.ran_ns
+        }
+        self._stolen = _numbers(sightings.stolen_ns)
         self._answered = sorted(
             due + latency for due, latency in zip(collected.dues, collected.latencies, strict=True)
         )
@@ -109,12 +136,16 @@ class _Seen:
     def answers(self, begin_ns: int, end_ns: int) -> int:
         return bisect_left(self._answered, end_ns) - bisect_left(self._answered, begin_ns)
 
-    def ran(self, role: str, begin_ns: int, end_ns: int) -> float:
-        column = self._ran[role]
-        return self._value(column, end_ns) - self._value(column, begin_ns)
+    def doings(self, begin_ns: int, end_ns: int) -> dict[str, _Doing]:
+        return {
+            role: _Doing(*(self._growth(column, begin_ns, end_ns) for column in columns))
+            for role, columns in self._columns.items()
+        }
 
-    def waited(self, role: str, begin_ns: int, end_ns: int) -> float:
-        column = self._waited[role]
+    def stolen(self, begin_ns: int, end_ns: int) -> float:
+        return self._growth(self._stolen, begin_ns, end_ns)
+
+    def _growth(self, column: Sequence[int], begin_ns: int, end_ns: int) -> float:
         return self._value(column, end_ns) - self._value(column, begin_ns)
 
     def _value(self, column: Sequence[int], moment_ns: int) -> float:
@@ -162,6 +193,8 @@ def find_stalls(runs: Sequence[Observed]) -> Stalls:
         time_share=round(within.nanos / max(1, within.nanos + otherwise.nanos), 4),
         within=within.uses(),
         otherwise=otherwise.uses(),
+        stolen_within=within.stolen_share,
+        stolen_otherwise=otherwise.stolen_share,
         longest=tuple(sorted(found, key=lambda one: -one.duration_ms)[:_TOLD_MAX]),
     )
 
@@ -192,13 +225,16 @@ def _stretches(run: Observed, limit_ns: int) -> Iterable[_Stretch]:
 
 def _stall(seen: _Seen, stretch: _Stretch, start_ns: int) -> Stall:
     begin_ns, end_ns = stretch.begin_ns, stretch.end_ns
+    doings = seen.doings(begin_ns, end_ns)
     return Stall(
         begin_seconds=round((begin_ns - start_ns) / NANOS_PER_SECOND, 3),
         duration_ms=_ms(end_ns - begin_ns),
         requests=stretch.requests,
         worst_ms=_ms(stretch.worst_ns),
-        ran_ms={role: _ms(seen.ran(role, begin_ns, end_ns)) for role in seen.roles},
-        waited_ms={role: _ms(seen.waited(role, begin_ns, end_ns)) for role in seen.roles},
+        ran_ms={role: _ms(doing.ran) for role, doing in doings.items()},
+        waited_ms={role: _ms(doing.waited) for role, doing in doings.items()},
+        blocked_ms={role: _ms(doing.blocked) for role, doing in doings.items()},
+        stolen_ms=_ms(seen.stolen(begin_ns, end_ns)),
     )
 
 

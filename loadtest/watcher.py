@@ -1,7 +1,9 @@
 """Who had the processors when: run and waiting times of every process, 500 times a second.
 
-A process of its own samples what the kernel's scheduler counts (`/proc/PID/task/TID/schedstat`:
-time on a processor, time ready for one but waiting). It takes some hundredths of a core itself.
+A process of its own samples what the kernel counts (`/proc/PID/task/TID/schedstat`: time on a
+processor, time ready for one but waiting), which threads wait for a disk or a page (state D of
+`stat`), and the time that other virtual machines had this one's cores (`steal` of `/proc/stat`).
+It takes some hundredths of a core itself.
 """
 
 from __future__ import annotations
@@ -29,7 +31,10 @@ _PAUSE_SECONDS: Final = 0.002
 #: A watcher that nobody ends: twice the longest run there may be.
 _SAMPLES_MAX: Final = round(1_200 / _PAUSE_SECONDS)
 _END_SECONDS_MAX: Final = 30
-_READ_BYTES: Final = 128
+_READ_BYTES: Final = 512
+_NANOS_PER_TICK: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+#: Of the first line of /proc/stat, whose first word is its name.
+_STEAL_PLACE: Final = 8
 
 
 class Watched(Struct, frozen=True):
@@ -41,13 +46,16 @@ class Watched(Struct, frozen=True):
 class Sightings(Struct, frozen=True):
     """What a watcher has seen: 64-bit numbers in the machine's byte order, one a sample.
 
-    `at_ns` is `time.monotonic_ns`; by role, how long all its threads together had run, and had
-    waited for a processor, by then.
+    `at_ns` is `time.monotonic_ns`; by role, how long all its threads together had run, had waited
+    for a processor, and had been blocked by a disk or a page, by then; how long all cores together
+    had been stolen by other machines (the kernel tells it in steps of 10 ms).
     """
 
     at_ns: bytes
     ran_ns: dict[str, bytes]
     waited_ns: dict[str, bytes]
+    blocked_ns: dict[str, bytes]
+    stolen_ns: bytes
 
 
 class Watcher:
@@ -90,44 +98,64 @@ class _Threads:
     """The counters of all threads of one role."""
 
     def __init__(self, pids: Sequence[int]) -> None:
-        self._files: list[int] = []
+        self._files: list[tuple[int, int]] = []
+        self.ran_ns, self.waited_ns, self.blocked_ns = array("q"), array("q"), array("q")
+        self._blocked = 0
         for pid in pids:
-            for task in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-                self._files.append(os.open(task, os.O_RDONLY))
+            for task in Path(f"/proc/{pid}/task").glob("*"):
+                self._files.append((_open(task / "schedstat"), _open(task / "stat")))
 
-    def read(self) -> tuple[int, int]:
-        """Return how long they have run, and waited to run, in ns. Those that end stand still."""
+    def sample(self, passed_ns: int) -> None:
+        """Note how long they have run, waited and been blocked. Those that end stand still.
+
+        A thread that is blocked now counts as blocked since the sample before: `passed_ns`.
+        """
         ran_ns = waited_ns = 0
-        for file in self._files:
+        for counters, state in self._files:
             try:
-                ran, waited, _ = os.pread(file, _READ_BYTES, 0).split()
+                ran, waited, _ = os.pread(counters, _READ_BYTES, 0).split()
+                is_blocked = b") D " in os.pread(state, _READ_BYTES, 0)
             except (OSError, ValueError):
                 continue
             ran_ns += int(ran)
             waited_ns += int(waited)
-        return ran_ns, waited_ns
+            self._blocked += is_blocked * passed_ns
+        self.ran_ns.append(ran_ns)
+        self.waited_ns.append(waited_ns)
+        self.blocked_ns.append(self._blocked)
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDONLY)
 
 
 def watch(watched: Watched, stop_file: int) -> Sightings:
     """Sample until `stop_file` has something to read, or its end."""
     threads = {role: _Threads(pids) for role, pids in watched.pids.items()}
-    at_ns = array("q")
-    ran_ns = {role: array("q") for role in threads}
-    waited_ns = {role: array("q") for role in threads}
+    machine = _open(Path("/proc/stat"))
+    at_ns, stolen_ns = array("q"), array("q")
     stop = select.poll()
     stop.register(stop_file, select.POLLIN | select.POLLHUP)
+    last_ns = time.monotonic_ns()
     while not stop.poll(0) and len(at_ns) < _SAMPLES_MAX:
-        at_ns.append(time.monotonic_ns())
-        for role, one in threads.items():
-            ran, waited = one.read()
-            ran_ns[role].append(ran)
-            waited_ns[role].append(waited)
+        now_ns = time.monotonic_ns()
+        at_ns.append(now_ns)
+        stolen_ns.append(_stolen_ticks(machine) * _NANOS_PER_TICK)
+        for one in threads.values():
+            one.sample(now_ns - last_ns)
+        last_ns = now_ns
         time.sleep(_PAUSE_SECONDS)
     return Sightings(
         at_ns.tobytes(),
-        {role: column.tobytes() for role, column in ran_ns.items()},
-        {role: column.tobytes() for role, column in waited_ns.items()},
+        {role: one.ran_ns.tobytes() for role, one in threads.items()},
+        {role: one.waited_ns.tobytes() for role, one in threads.items()},
+        {role: one.blocked_ns.tobytes() for role, one in threads.items()},
+        stolen_ns.tobytes(),
     )
+
+
+def _stolen_ticks(machine: int) -> int:
+    return int(os.pread(machine, _READ_BYTES, 0).split(maxsplit=_STEAL_PLACE + 1)[_STEAL_PLACE])
 
 
 def main() -> None:

@@ -182,8 +182,8 @@ def test_the_page_is_whole_and_needs_nothing_else() -> None:
 
 
 def test_the_page_says_what_was_measured() -> None:
-    use = Use(ran_share=0.5, waited_share=0.25, us_per_request=44)
-    stalls = Stalls(9.5, 1, 0.01, {"store": use}, {"store": use}, ())
+    use = Use(ran_share=0.5, waited_share=0.25, blocked_share=0, us_per_request=44)
+    stalls = Stalls(9.5, 1, 0.01, {"store": use}, {"store": use}, 0, 0, ())
     watched = msgspec.structs.replace(
         a_result(one_run()), stalls=stalls, steadiness=Steadiness(0.07, 89, 1.6)
     )
@@ -197,7 +197,7 @@ def test_the_page_says_what_was_measured() -> None:
         "0 findings",
         "took 1.60 times as long in 7.0% of the time, for up to 89 ms",
         "more than 9.50 ms",
-        "<td>store</td><td>50%</td><td>25%</td><td>44</td>",
+        "<td>store</td><td>50%</td><td>25%</td><td>0%</td><td>44</td>",
     ):
         assert words in text
     assert Page(text).open == []
