@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct
 
 from authz.engine.excuses import Excuses
 from authz.money import format_percent
@@ -21,7 +23,7 @@ class Decks(Protocol):
         """Return the deck in force under this id, or None."""
 
 
-class LegQuote(NamedTuple):
+class LegQuote(Struct, frozen=True, gc=False):
     """One leg's rate and the class its deck row gives the number, if any.
 
     An excused leg has neither: its deck is not looked at.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from authz.model import CHAIN_LENGTH_MAX, SECONDS_MAX
 from authz.reasons import REASONS, Reason
@@ -23,7 +24,7 @@ Inverse = Callable[[Rate, int, int], int]
 Hold = Callable[[Rate, int], int]
 
 
-class Cap(NamedTuple):
+class Cap(Struct, frozen=True, gc=False):
     """The most seconds a call may last, and the reason given when they are used up."""
 
     seconds: int

@@ -27,6 +27,7 @@ from authz.store.accounts import Chain
 from authz.store.constants import Mark
 from authz.store.layouts import AUTHORIZE, LEG_REQUEST
 from authz_ext.briefing import Briefing, Template
+from authz_ext.collector import spare
 from authz_ext.rating import Rate
 
 #: Terms that a process keeps, at about 1.5 kB each; beyond, the oldest go.
@@ -233,11 +234,15 @@ class TermsBook:
         rows = excuse_rows(chain, found, call.excuses) if call.excuses else found
         if call.adopted_seconds is not None:
             return Terms(self._settings, chain, rows, call, now)
-        key = (id(chain), call.call_class, call.direction, call.request.seconds, *map(id, rows))
+        # A plain number of both: members of enumerations are objects that the collector follows.
+        kind = call.call_class << 1 | call.direction
+        key = (id(chain), kind, call.request.seconds, *map(id, rows))
         terms = self._terms.get(key)
         if terms is None:
             terms = Terms(self._settings, chain, rows, call, now)
             if terms.is_timeless:
+                # Numbers all over a large deck leave thousands, and none of them is in a cycle.
+                spare(terms)
                 self._terms[key] = terms
                 if len(self._terms) > TERMS_MAX:
                     self._terms.popitem(last=False)

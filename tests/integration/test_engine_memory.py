@@ -9,6 +9,7 @@ import gc
 from collections.abc import Iterator
 
 import pytest
+from world import PriceList, per_minute
 
 CALLS = 300
 #: What else the process may come to keep meanwhile.
@@ -47,4 +48,20 @@ async def test_calls_leave_nothing_to_the_collector(world):
         await world.settle(f"live-{number}", 60)
     assert world.engine.context.resend.operations >= CALLS
     assert world.engine.context.gate.call_count == 0
+    assert tracked() - at_first < OTHERS_MAX
+
+
+@pytest.mark.usefixtures("collected_by_hand")
+async def test_numbers_all_over_a_deck_leave_nothing_to_the_collector(world):
+    rows = {f"44{number:04}": per_minute("0.01") for number in range(CALLS)}
+    world.decks["retail"] = PriceList(rows)
+    await world.pair(sub="100", master="100")
+    await world.granted("first", to="+440000123456")
+    gc.collect()
+    at_first = tracked()
+    for number in range(CALLS):
+        await world.granted(f"call-{number}", to=f"+44{number:04}123456")
+    # A look finds that a tuple holds nothing to follow; the next one that a tuple of it does not.
+    gc.collect()
+    gc.collect()
     assert tracked() - at_first < OTHERS_MAX

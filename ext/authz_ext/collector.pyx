@@ -1,0 +1,16 @@
+"""What the cyclic garbage collector need not look at."""
+
+from __future__ import annotations
+
+cdef extern from "Python.h":
+    bint PyObject_GC_IsTracked(object)
+    void PyObject_GC_UnTrack(void*)
+
+
+def spare(thing):
+    """Let the collector not look at an object any more; it is freed as before, by its references.
+
+    Only for what no cycle can come to lead through.
+    """
+    if PyObject_GC_IsTracked(thing):
+        PyObject_GC_UnTrack(<void*>thing)
