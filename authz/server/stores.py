@@ -13,11 +13,15 @@ from authz.config import Settings
 from authz.errors import StoreError
 from authz.server.supervisor import StoreRunner
 from authz.store.embedded import EmbeddedStore
+from authz.store.retired_logs import RetiredLogs
 
 #: Restarts in a row, each of which ended within the quiet time, after which to give up.
 _RESTARTS_MAX: Final = 5
 _QUIET_SECONDS: Final = 10
 _BACKOFF_SECONDS: Final = 0.2
+#: The log is rewritten once in a while: no file of it is retired so soon after it came to be.
+_TIDY_SECONDS: Final = 1
+_PIECE_SECONDS: Final = 0.05
 _RESTARTS: Final = meters.counter("authz_store_restarts_total")
 
 
@@ -45,6 +49,7 @@ class OwnStore:
     def __init__(self, settings: Settings) -> None:
         """Keep its data in the state directory."""
         self._store = EmbeddedStore(settings.state_dir, appendfsync=settings.store.appendfsync)
+        self._retired = RetiredLogs(self._store.data_dir)
         self._starting: asyncio.Future[str] | None = None
 
     async def start(self) -> str:
@@ -54,7 +59,17 @@ class OwnStore:
         return await asyncio.shield(self._starting)
 
     async def keep(self) -> None:
-        """Start it anew whenever it ends; raise StoreError when it ends again and again."""
+        """Start it anew whenever it ends; raise StoreError when it ends again and again.
+
+        Meanwhile remove what it retires.
+        """
+        tidying = asyncio.create_task(self._tidy())
+        try:
+            await self._restart()
+        finally:
+            tidying.cancel()
+
+    async def _restart(self) -> None:
         loop = asyncio.get_running_loop()
         restarts = 0
         while True:
@@ -85,7 +100,26 @@ class OwnStore:
                 os.kill(pid, signal.SIGTERM)
             with contextlib.suppress(StoreError):
                 await self._starting
+        is_owned = self._store.owned
         await asyncio.to_thread(self._store.stop)
+        if is_owned:
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(self._retired.clear)
+
+    async def _tidy(self) -> None:
+        """Remove the files of its log that are no longer needed slowly; see `retired_logs`."""
+        has_more = False
+        while True:
+            await asyncio.sleep(_PIECE_SECONDS if has_more else _TIDY_SECONDS)
+            if not self._store.owned:
+                continue
+            try:
+                await asyncio.to_thread(self._retired.hold)
+                has_more = await asyncio.to_thread(self._retired.release_piece)
+            except OSError as error:
+                # The store removes its files itself then, all at once.
+                log.event("store_logs_not_retired", level="warning", error=error)
+                return
 
 
 def open_store(settings: Settings) -> StoreRunner:

@@ -73,6 +73,11 @@ class EmbeddedStore:
         self._socket_path: Path | None = None
 
     @property
+    def data_dir(self) -> Path:
+        """Where the store has its log."""
+        return self.state_dir / "store"
+
+    @property
     def url(self) -> str:
         """The `unix://` URL of the store. InvariantError before `start`."""
         if self._socket_path is None:
@@ -203,14 +208,13 @@ class EmbeddedStore:
         log.event("store_started", pid=child.pid, server=str(server), dir=str(self.state_dir))
 
     def _configuration(self, socket_path: Path) -> dict[str, str]:
-        data_dir = self.state_dir / "store"
-        data_dir.mkdir(mode=0o700, exist_ok=True)
+        self.data_dir.mkdir(mode=0o700, exist_ok=True)
         return {
             "port": "0",
             "unixsocket": str(socket_path),
             "unixsocketperm": "700",
             "daemonize": "no",
-            "dir": str(data_dir),
+            "dir": str(self.data_dir),
             "pidfile": str(self.state_dir / "store.pid"),
             "logfile": str(self.state_dir / "store.log"),
             "appendonly": "yes",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import msgspec
 from audit_helper import assert_clean_audit
 from servers import Server
 
@@ -17,6 +18,7 @@ from benchmarks import (
     idle_cost,
     kazoo_channels,
     live_calls,
+    log_rewrite,
     script_cost,
     store_size,
     waking,
@@ -115,9 +117,22 @@ async def test_every_kind_of_request_is_measured_in_a_worker(
 
 
 async def test_a_new_deck_is_seen_to_take_effect(tmp_path: Path) -> None:
-    effect = await deck_effect.measure(prefixes=100, directory=tmp_path, before_seconds=1)
-    assert min(effect[:4]) > 0
-    assert "new prices" in deck_effect.report(effect)
+    effect = await deck_effect.measure(
+        100, tmp_path, before_seconds=1, publications=2, rate=100, watches_stalls=True
+    )
+    assert effect.requests > 0
+    assert effect.failed == effect.audit_findings == 0
+    assert len(effect.publications) == 2
+    assert all(min(msgspec.structs.astuple(one)) > 0 for one in effect.publications)
+    assert effect.stalls is not None
+    assert "longest during a publication" in deck_effect.report(effect)
+
+
+def test_rewrites_of_a_log_are_measured_in_turns(tmp_path: Path) -> None:
+    found = log_rewrite.measure(megabytes=10, rewrites=1, directory=tmp_path)
+    assert [len(rewrites) for rewrites in found.values()] == [1, 1]
+    assert all(min(one) > 0 for rewrites in found.values() for one in rewrites)
+    assert log_rewrite.report(found).count("at its end") == 2
 
 
 async def test_the_processes_of_an_idle_daemon_are_told_apart() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -83,6 +84,40 @@ async def test_it_serves_switches_and_operators(start: Start, http: aiohttp.Clie
     await audit(authz.store_url)
     assert await authz.stop() == 0
     assert not is_alive(authz.store_pid)
+
+
+async def until(is_so: Callable[[], bool], what: str) -> None:
+    for _ in range(1_000):
+        if is_so():
+            return
+        await asyncio.sleep(0.02)
+    raise TimeoutError(what)
+
+
+async def test_what_the_store_has_rewritten_is_removed(
+    start: Start, http: aiohttp.ClientSession
+) -> None:
+    authz = await start()
+    await fund(authz, http)
+    data = authz.state_dir / "store"
+
+    def names(directory: str) -> set[str]:
+        paths = (data / directory).glob("appendonly.aof.[0-9]*")
+        return {path.name.rpartition("-")[0] or path.name for path in paths}
+
+    await until(lambda: names("retired") == names("appendonlydir"), "every file has two names")
+    first = names("retired")
+    client = await StoreClient.connect(authz.store_url)
+    await client.execute("BGREWRITEAOF")
+    await client.close()
+    await until(lambda: not first & names("appendonlydir"), "the log is rewritten")
+    await until(lambda: names("retired") == names("appendonlydir"), "the old files are gone")
+    await audit(authz.store_url)
+    assert await authz.stop() == 0
+    assert not (data / "retired").exists()
+    assert names("appendonlydir")
+    await authz.start()
+    await audit(authz.store_url)
 
 
 async def test_who_decides_calls_runs_sooner_than_the_office(start: Start) -> None:
