@@ -13,14 +13,17 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from authz import log
 from authz.errors import AuthzError, DeckError
 from authz.rating.deck import Deck
 from authz.rating.publish import Manifest, PublishedDecks, Store
+
+T = TypeVar("T")
 
 #: How often the store is asked for its mark; a new deck is in use within one second.
 POLL_MS: Final = 250
@@ -38,11 +41,15 @@ FILE_KEEP_SECONDS: Final = 3_600
 class DeckRegistry:
     """The decks in force. `get` never waits; `start` and `stop` frame its life.
 
-    `directory` is shared by the processes of a host, which write each version once.
+    `directory` is shared by the processes of a host, which write each version once. What takes
+    long (disk, hashes) is done in a thread of its own, which calls `begin_thread` first.
     """
 
-    def __init__(self, store: Store, directory: Path) -> None:
+    def __init__(
+        self, store: Store, directory: Path, begin_thread: Callable[[], None] | None = None
+    ) -> None:
         self._published = PublishedDecks(store)
+        self._thread = ThreadPoolExecutor(1, "decks", begin_thread)
         self._directory = directory
         self._decks: dict[str, Deck] = {}
         self._mark: bytes | None = None
@@ -96,7 +103,7 @@ class DeckRegistry:
         self.digest = _digest(self.all())
         self._mark, self._is_complete = mark, not failures
         if changed:
-            await asyncio.to_thread(self._remove_old_files, manifests)
+            await self._in_thread(self._remove_old_files, manifests)
 
     # -- following -----------------------------------------------------------------------
 
@@ -142,22 +149,26 @@ class DeckRegistry:
         path = self._directory / f"{manifest.version}.deck"
         async with _locked(self._directory / f"{manifest.version}.lock"):
             try:
-                return await asyncio.to_thread(Deck.open, path, manifest.version)
+                return await self._in_thread(Deck.open, path, manifest.version)
             except DeckError as error:
-                if await asyncio.to_thread(path.exists):
+                if await self._in_thread(path.exists):
                     log.event("deck_file_damaged", level="warning", error=error)
             await self._fetch_file(manifest, path)
-        return await asyncio.to_thread(Deck.open, path, manifest.version)
+        return await self._in_thread(Deck.open, path, manifest.version)
 
     async def _fetch_file(self, manifest: Manifest, path: Path) -> None:
         """Write a version's file from its chunks in the store."""
-        file = await asyncio.to_thread(_NewFile, path)
+        file = await self._in_thread(_NewFile, path)
         try:
             async for chunk in self._published.chunks(manifest):
-                await asyncio.to_thread(file.write, chunk)
-            await asyncio.to_thread(file.commit, manifest.version)
+                await self._in_thread(file.write, chunk)
+            await self._in_thread(file.commit, manifest.version)
         finally:
             file.close()
+
+    async def _in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, work, *arguments)
 
     def _remove_old_files(self, manifests: list[Manifest]) -> None:
         """Remove files not in force for long; a process that has mapped one keeps it."""

@@ -17,6 +17,8 @@ import platform
 import struct
 from typing import Final
 
+#: More than that of what decides calls: what waits must not stand in its way on short cores.
+NICENESS: Final = 10
 #: The longest that the kernel knows.
 SLICE_US_MAX: Final = 100_000
 
@@ -26,13 +28,17 @@ _SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274, "riscv64": 274}
 _ATTRIBUTES: Final = struct.Struct("=IIQiIQQQ")
 
 
-def give_way(niceness: int) -> None:
-    """Let others run first, in all threads that this process starts from now on."""
-    schedule(os.SCHED_BATCH, niceness, SLICE_US_MAX)
+def give_way(niceness: int = NICENESS) -> None:
+    """Let others run first, in this thread and all that it starts from now on.
+
+    A thread that does so already, as its process may, goes no further back.
+    """
+    if os.sched_getscheduler(0) != os.SCHED_BATCH:
+        schedule(os.SCHED_BATCH, niceness, SLICE_US_MAX)
 
 
 def schedule(policy: int, niceness: int, slice_us: int) -> None:
-    """Ask the kernel for a policy, more niceness and a slice (0: its own) for this process.
+    """Ask the kernel for a policy, more niceness and a slice (0: its own) for this thread.
 
     A kernel before 6.12 has slices of one length for all; what cannot be had is left as it is,
     but the niceness.

@@ -24,8 +24,6 @@ from authz.server.courtesy import give_way
 from authz.server.engine_host import SPOOL_DIRECTORY, EngineHost
 
 _ADOPT_SECONDS: Final = 5
-#: The archive's batches must not stand in the way of decisions where cores are short.
-NICENESS: Final = 10
 _LATE_SECONDS: Final = 5
 
 
@@ -93,5 +91,5 @@ if __name__ == "__main__":
     # The wiring knows every part; this module is one of them.
     from authz.server.wiring import build_office
 
-    give_way(NICENESS)
+    give_way()
     sys.exit(child.main(build_office))

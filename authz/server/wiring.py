@@ -13,6 +13,7 @@ from authz.ledger.history import History
 from authz.rating.registry import DeckRegistry
 from authz.server.agents import AgentsService
 from authz.server.child import Order
+from authz.server.courtesy import give_way
 from authz.server.engine_host import EngineHost
 from authz.server.gauges import publish_gauges
 from authz.server.office import OfficeService
@@ -53,5 +54,8 @@ async def build_agents(order: Order) -> AgentsService:
 
 
 def open_decks(client: StoreClient, settings: Settings) -> DeckRegistry:
-    """Return the decks that follow the store, kept in the state directory of this host."""
-    return DeckRegistry(client, settings.state_dir / "decks")
+    """Return the decks that follow the store, kept in the state directory of this host.
+
+    A large deck is read and hashed behind the calls that this process decides meanwhile.
+    """
+    return DeckRegistry(client, settings.state_dir / "decks", begin_thread=give_way)

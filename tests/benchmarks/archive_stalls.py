@@ -26,8 +26,7 @@ import uvloop
 from authz.config import Settings
 from authz.config.archive import ArchiveSettings
 from authz.ledger.archive import Archive
-from authz.server.courtesy import give_way
-from authz.server.office import NICENESS
+from authz.server.courtesy import NICENESS, give_way
 from authz.store import keys
 from authz.store.client import StoreClient
 from authz.store.connection import pack_command

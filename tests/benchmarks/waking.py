@@ -17,8 +17,7 @@ import time
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from authz.server.courtesy import SLICE_US_MAX, schedule
-from authz.server.office import NICENESS
+from authz.server.courtesy import NICENESS, SLICE_US_MAX, schedule
 from benchmarks.roles import running
 
 #: Lets the kernel choose.
