@@ -63,9 +63,13 @@ SUBCOMMANDS: Final[dict[str, Subcommand]] = {
 class Invocation:
     """What the options before the subcommand say; subcommands get it by `click.pass_obj`."""
 
-    def __init__(self, config_path: Path | None) -> None:
-        """Take the path of the settings file, if one was given."""
+    def __init__(self, config_path: Path | None, *, has_process: bool = False) -> None:
+        """Take the path of the settings file, if one was given.
+
+        `has_process`: the process does this command and nothing else.
+        """
         self._config_path = config_path
+        self.has_process = has_process
 
     def load(self, options: Mapping[str, tuple[str, Any]] | None = None) -> LoadedSettings:
         """Read the settings; `options` are a subcommand's own: key to (option, value or None).
@@ -135,18 +139,18 @@ def cli(context: click.Context, config_path: Path | None) -> None:
       authz --config /etc/authz.toml serve     # with settings from a file
       authz config --toml > authz.toml         # a settings file to begin with
     """
-    context.obj = Invocation(config_path)
+    context.obj = Invocation(config_path, has_process=context.obj is True)
 
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(run(sys.argv[1:], has_process=True))
 
 
-def run(arguments: list[str]) -> int:
-    """Run a command line; return the exit status."""
+def run(arguments: list[str], *, has_process: bool = False) -> int:
+    """Run a command line; return the exit status. `has_process` is told to the Invocation."""
     try:
-        status = cli.main(arguments, prog_name="authz", standalone_mode=False)
+        status = cli.main(arguments, prog_name="authz", standalone_mode=False, obj=has_process)
     except click.ClickException as error:
         error.show()
         return error.exit_code

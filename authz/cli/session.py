@@ -16,6 +16,7 @@ from authz.engine.context import Context
 from authz.errors import InvariantError, NotExecuted, NotFound
 from authz.numbers import rules_from_settings
 from authz.rating.deck import Deck
+from authz.server.courtesy import give_way
 from authz.store.client import StoreClient
 from authz.store.embedded_files import socket_path_in
 from authz.store.identity import check_store_identity
@@ -43,6 +44,9 @@ class LoadedDecks:
 def run(invocation: Invocation, work: Callable[[Services], Awaitable[T]]) -> T:
     """Do `work` with services on the store that the settings name; return what it returns."""
     settings = invocation.settings
+    if invocation.has_process:
+        # Calls are decided on the same host while an import or an audit takes a core.
+        give_way()
     # Only what an operator must see: the command says the rest itself.
     log.configure(
         level="error",

@@ -43,7 +43,7 @@ class RetiredLogs:
                 with contextlib.suppress(FileNotFoundError, FileExistsError):
                     self._retired.mkdir(mode=0o700, exist_ok=True)
                     # Of two files of one name the older one may not be gone yet.
-                    os.link(path, self._retired / f"{path.name}-{path.stat().st_ino}")
+                    os.link(path, self._retired.joinpath(f"{path.name}-{path.stat().st_ino}"))
 
     def release_piece(self) -> bool:
         """Remove a piece of what the store has removed; return whether there is more of it."""
@@ -73,9 +73,9 @@ class RetiredLogs:
         alone = [path for path in self._held() if path.stat().st_nlink == 1]
         if not alone:
             return []
-        wanted = (self._log / _MANIFEST).read_text().split()
+        wanted = self._log.joinpath(_MANIFEST).read_text().split()
         return [path for path in alone if self._is_superseded(path, wanted)]
 
     def _is_superseded(self, path: Path, wanted: list[str]) -> bool:
         name = path.name.rpartition("-")[0]
-        return name not in wanted or (self._log / name).exists()
+        return name not in wanted or self._log.joinpath(name).exists()

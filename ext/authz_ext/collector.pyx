@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-cdef extern from "Python.h":
-    bint PyObject_GC_IsTracked(object)
-    void PyObject_GC_UnTrack(void*)
-
 
 def spare(thing):
     """Let the collector not look at an object any more; it is freed as before, by its references.

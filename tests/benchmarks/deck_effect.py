@@ -216,7 +216,7 @@ async def measure(
     directory: Path,
     *,
     before_seconds: float = 5,
-    publications: int = 10,
+    publications: int = 6,
     rate: float = _RATE,
     watches_stalls: bool = False,
 ) -> Effect:
@@ -344,7 +344,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, measure, print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.deck_effect", description=__doc__)
     parser.add_argument("--prefixes", type=int, default=1_000_000)
-    parser.add_argument("--publications", type=int, default=10)
+    parser.add_argument("--publications", type=int, default=6)
     parser.add_argument("--rate", type=float, default=_RATE, help="requests a second")
     parser.add_argument("--stalls", action="store_true", help="profile the slowest requests")
     parser.add_argument("--json", action="store_true", help="print JSON instead of words")
