@@ -27,7 +27,7 @@ from authz.store import keys
 
 #: Larger values would stall the store for everybody.
 CHUNK_BYTES: Final = 64 * 1024
-#: Between two chunks: 10 MB a second are written into the store, and so by it to its disk.
+#: Between two chunks: at most 13 MB a second come into the store, and from it to its disk.
 _CHUNK_PAUSE_SECONDS: Final = 0.005
 #: How long the chunks of a superseded version stay readable.
 SUPERSEDED_KEEP_SECONDS: Final = 600
