@@ -11,6 +11,7 @@ SCHED_IDLE would leave it next to none.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -31,10 +32,12 @@ _ATTRIBUTES: Final = struct.Struct("=IIQiIQQQ")
 def give_way(niceness: int = NICENESS) -> None:
     """Let others run first, in this thread and all that it starts from now on.
 
-    A thread that does so already, as its process may, goes no further back.
+    A thread that does so already, as its process may, goes no further back. Where the system does
+    not allow it nothing changes.
     """
-    if os.sched_getscheduler(0) != os.SCHED_BATCH:
-        schedule(os.SCHED_BATCH, niceness, SLICE_US_MAX)
+    with contextlib.suppress(OSError):
+        if os.sched_getscheduler(0) != os.SCHED_BATCH:
+            schedule(os.SCHED_BATCH, niceness, SLICE_US_MAX)
 
 
 def schedule(policy: int, niceness: int, slice_us: int) -> None:

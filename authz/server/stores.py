@@ -22,6 +22,7 @@ _BACKOFF_SECONDS: Final = 0.2
 #: The log is rewritten once in a while: no file of it is retired so soon after it came to be.
 _TIDY_SECONDS: Final = 1
 _PIECE_SECONDS: Final = 0.05
+_RETRY_SECONDS: Final = 60
 _RESTARTS: Final = meters.counter("authz_store_restarts_total")
 
 
@@ -114,12 +115,12 @@ class OwnStore:
             if not self._store.owned:
                 continue
             try:
-                await asyncio.to_thread(self._retired.hold)
                 has_more = await asyncio.to_thread(self._retired.release_piece)
+                await asyncio.to_thread(self._retired.hold)
             except OSError as error:
-                # The store removes its files itself then, all at once.
+                # What has no second name is removed by the store itself, all at once.
                 log.event("store_logs_not_retired", level="warning", error=error)
-                return
+                await asyncio.sleep(_RETRY_SECONDS)
 
 
 def open_store(settings: Settings) -> StoreRunner:

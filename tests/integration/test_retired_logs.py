@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,6 +111,7 @@ def test_a_file_that_somebody_removed_by_mistake_stays(
     for path in files(store, "appendonlydir"):
         path.unlink()
     assert not logs.release_piece()
+    logs.clear()
     assert files(store, "retired") == held
 
 
@@ -122,6 +125,38 @@ def test_copies_of_what_the_log_has_are_removed(store: EmbeddedStore, logs: Reti
     assert not logs.release_piece()
     assert files(store, "retired") == []
     assert files(store, "appendonlydir") != []
+
+
+def test_a_copy_that_keeps_links_gets_no_further_names(
+    store: EmbeddedStore, logs: RetiredLogs, tmp_path: Path
+) -> None:
+    logs.hold()
+    copied = tmp_path / "copied"
+    subprocess.run(["cp", "-a", store.data_dir, copied], check=True)
+    copy = RetiredLogs(copied)
+    copy.hold()
+    assert len(list((copied / "retired").iterdir())) == len(files(store, "retired"))
+    for path in (copied / "appendonlydir").glob("appendonly.aof.[0-9]*"):
+        path.unlink()
+    (copied / "appendonlydir" / "appendonly.aof.manifest").write_text("")
+    assert not copy.release_piece()
+    assert list((copied / "retired").iterdir()) == []
+
+
+def test_another_file_system_takes_no_names(
+    store: EmbeddedStore, logs: RetiredLogs, tmp_path: Path
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        if os.stat(elsewhere).st_dev == os.stat(store.data_dir).st_dev:
+            pytest.skip("there is one file system only")
+        (store.data_dir / "retired").symlink_to(elsewhere)
+        with pytest.raises(OSError, match="cross-device"):
+            logs.hold()
+        assert not logs.release_piece()
+        assert files(store, "retired") == []
+    (store.data_dir / "retired").unlink()
+    logs.hold()
+    assert names(store, "retired") == names(store, "appendonlydir")
 
 
 def test_nothing_is_left_once_the_store_has_ended(store: EmbeddedStore, logs: RetiredLogs) -> None:
