@@ -43,12 +43,10 @@ def stall_rows(stalls: Stalls) -> list[tuple[str, ...]]:
         (
             role,
             *_cells(within),
-            *_cells(otherwise),
-            f"{within.us_per_request / max(0.1, otherwise.us_per_request):.2f}",
+            *_cells(stalls.otherwise[role]),
+            f"{within.us_per_request / max(0.1, stalls.otherwise[role].us_per_request):.2f}",
         )
-        for (role, within), otherwise in zip(
-            stalls.within.items(), stalls.otherwise.values(), strict=True
-        )
+        for role, within in stalls.within.items()
     ]
 
 

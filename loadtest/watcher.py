@@ -9,6 +9,7 @@ It takes some hundredths of a core itself.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
 import sys
@@ -94,35 +95,41 @@ class Watcher:
         await end(self._process)
 
 
-class _Threads:
-    """The counters of all threads of one role."""
+class _Thread:
+    """One thread's counters, which stand still once it has ended."""
 
-    def __init__(self, pids: Sequence[int]) -> None:
-        self._files: list[tuple[int, int]] = []
-        self.ran_ns, self.waited_ns, self.blocked_ns = array("q"), array("q"), array("q")
-        self._blocked = 0
-        for pid in pids:
-            for task in Path(f"/proc/{pid}/task").glob("*"):
-                self._files.append((_open(task / "schedstat"), _open(task / "stat")))
+    def __init__(self, task: Path) -> None:
+        """Raises OSError for one that has ended already."""
+        self._counters, self._state = _open(task / "schedstat"), _open(task / "stat")
+        self.ran_ns = self.waited_ns = self.blocked_ns = 0
 
     def sample(self, passed_ns: int) -> None:
-        """Note how long they have run, waited and been blocked. Those that end stand still.
+        """Read them; who is blocked now was so since the sample before, `passed_ns` ago."""
+        with contextlib.suppress(OSError, ValueError):
+            ran, waited, _ = os.pread(self._counters, _READ_BYTES, 0).split()
+            if b") D " in os.pread(self._state, _READ_BYTES, 0):
+                self.blocked_ns += passed_ns
+            self.ran_ns, self.waited_ns = int(ran), int(waited)
 
-        A thread that is blocked now counts as blocked since the sample before: `passed_ns`.
-        """
-        ran_ns = waited_ns = 0
-        for counters, state in self._files:
-            try:
-                ran, waited, _ = os.pread(counters, _READ_BYTES, 0).split()
-                is_blocked = b") D " in os.pread(state, _READ_BYTES, 0)
-            except (OSError, ValueError):
-                continue
-            ran_ns += int(ran)
-            waited_ns += int(waited)
-            self._blocked += is_blocked * passed_ns
-        self.ran_ns.append(ran_ns)
-        self.waited_ns.append(waited_ns)
-        self.blocked_ns.append(self._blocked)
+
+class _Role:
+    """The counters of all threads that one role's processes have now; later ones are not seen."""
+
+    def __init__(self, pids: Sequence[int]) -> None:
+        self._threads: list[_Thread] = []
+        self.ran_ns, self.waited_ns, self.blocked_ns = array("q"), array("q"), array("q")
+        for pid in pids:
+            for task in Path(f"/proc/{pid}/task").glob("*"):
+                with contextlib.suppress(OSError):
+                    self._threads.append(_Thread(task))
+
+    def sample(self, passed_ns: int) -> None:
+        """Note how long they have run, waited and been blocked together."""
+        for thread in self._threads:
+            thread.sample(passed_ns)
+        self.ran_ns.append(sum(thread.ran_ns for thread in self._threads))
+        self.waited_ns.append(sum(thread.waited_ns for thread in self._threads))
+        self.blocked_ns.append(sum(thread.blocked_ns for thread in self._threads))
 
 
 def _open(path: Path) -> int:
@@ -131,7 +138,7 @@ def _open(path: Path) -> int:
 
 def watch(watched: Watched, stop_file: int) -> Sightings:
     """Sample until `stop_file` has something to read, or its end."""
-    threads = {role: _Threads(pids) for role, pids in watched.pids.items()}
+    roles = {role: _Role(pids) for role, pids in watched.pids.items()}
     machine = _open(Path("/proc/stat"))
     at_ns, stolen_ns = array("q"), array("q")
     stop = select.poll()
@@ -141,15 +148,15 @@ def watch(watched: Watched, stop_file: int) -> Sightings:
         now_ns = time.monotonic_ns()
         at_ns.append(now_ns)
         stolen_ns.append(_stolen_ticks(machine) * _NANOS_PER_TICK)
-        for one in threads.values():
+        for one in roles.values():
             one.sample(now_ns - last_ns)
         last_ns = now_ns
         time.sleep(_PAUSE_SECONDS)
     return Sightings(
         at_ns.tobytes(),
-        {role: one.ran_ns.tobytes() for role, one in threads.items()},
-        {role: one.waited_ns.tobytes() for role, one in threads.items()},
-        {role: one.blocked_ns.tobytes() for role, one in threads.items()},
+        {role: one.ran_ns.tobytes() for role, one in roles.items()},
+        {role: one.waited_ns.tobytes() for role, one in roles.items()},
+        {role: one.blocked_ns.tobytes() for role, one in roles.items()},
         stolen_ns.tobytes(),
     )
 

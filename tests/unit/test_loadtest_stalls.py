@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from array import array
 from collections.abc import Callable
 
@@ -120,6 +121,7 @@ def test_without_a_request_there_is_no_stall() -> None:
     stalls = find_stalls([observed([], sightings(10, worker=(float, float, float)))])
 
     assert (stalls.count, stalls.time_share, stalls.longest) == (0, 0, ())
+    assert stall_rows(stalls) == []
 
 
 def test_stalls_are_told_in_words_and_cells() -> None:
@@ -150,10 +152,18 @@ def test_slow_phases_of_a_machine_are_those_of_slow_pieces() -> None:
     assert "1.50 times" in steadiness_line(seen)
 
 
+def spin(seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+
+
 def test_the_watcher_sees_who_runs() -> None:
     read_end, write_end = os.pipe()
     stop = threading.Timer(0.2, os.close, [write_end])
     stop.start()
+    # What a thread has run stays counted when it ends.
+    threading.Thread(target=spin, args=(0.1,)).start()
 
     seen = watch(Watched({"self": [os.getpid()], "gone": [2**30]}), read_end)
 
