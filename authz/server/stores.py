@@ -109,7 +109,7 @@ class OwnStore:
 
     async def _tidy(self) -> None:
         """Remove the files of its log that are no longer needed slowly; see `retired_logs`."""
-        has_more = False
+        has_more = is_refused = False
         while True:
             await asyncio.sleep(_PIECE_SECONDS if has_more else _TIDY_SECONDS)
             if not self._store.owned:
@@ -117,9 +117,12 @@ class OwnStore:
             try:
                 has_more = await asyncio.to_thread(self._retired.release_piece)
                 await asyncio.to_thread(self._retired.hold)
+                is_refused = False
             except OSError as error:
                 # What has no second name is removed by the store itself, all at once.
-                log.event("store_logs_not_retired", level="warning", error=error)
+                if not is_refused:
+                    log.event("store_logs_not_retired", level="warning", error=error)
+                is_refused = True
                 await asyncio.sleep(_RETRY_SECONDS)
 
 
