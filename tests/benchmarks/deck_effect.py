@@ -4,7 +4,7 @@ A daemon of its own serves calls at a steady rate while `authz deck import`, a p
 reads, compiles and publishes a deck of that many prefixes in the place of an equal one with other
 prices. Then the two compiled decks take turns, published again and again, with a quiet time as
 long after each. Told are the longest request of each of these times, by when it was due, and how
-long a publication took to be in effect. The quiet times tell what this machine does by itself.
+long a publication took to be in effect. The quiet times tell what happens without one.
 """
 
 from __future__ import annotations
