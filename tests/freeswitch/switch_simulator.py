@@ -392,6 +392,9 @@ class SwitchSimulator:
         # Not a server of asyncio's: closing one loses connections that it is about to accept,
         # which then are neither served nor closed.
         listener = socket.create_server(("127.0.0.1", self.port), backlog=1_000)
+        # For its connections, as the switch has it: else an event may wait 40 ms for the client's
+        # acknowledgement of the one before. asyncio sets it where a socket tells its protocol only.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.setblocking(False)
         self.port = listener.getsockname()[1]
         self._listener = listener
