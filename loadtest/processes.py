@@ -13,6 +13,7 @@ _TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
 _ROLES: Final = {
     "authz.server.worker": "hook workers",
     "authz.server.office": "office",
+    "authz.server.agents": "agents",
     "loadtest.generator": "generators",
     "loadtest.echo": "echo",
     "valkey-server": "store",

@@ -43,7 +43,7 @@ async def _run(
 
 async def _chain(books: Books, account: str) -> Chain:
     books.directory.forget(account)
-    chain = await books.directory.chain(account)
+    chain = await books.directory.chain(account, _DEADLINE_MS)
     assert chain is not None
     return chain
 

@@ -15,6 +15,7 @@ from benchmarks import (
     archive_drain,
     archive_stalls,
     deck_effect,
+    freeswitch_load,
     idle_cost,
     kazoo_channels,
     live_calls,
@@ -148,3 +149,12 @@ async def test_kazoo_decisions_are_measured_among_live_channels(
     assert "30" in kazoo_channels.report(figures)
     # Ten at the first level, twenty more up to the second, and ten there.
     assert (await assert_clean_audit(store)).calls == 40
+
+
+async def test_waiting_calls_of_a_switch_are_all_decided_and_settled() -> None:
+    load = await freeswitch_load.measure(rate=20, seconds=1)
+    assert (load.calls, load.released) == (20, 20)
+    assert load.refused == load.lost == load.audit_findings == 0
+    assert min(load.release_ms) > 0
+    assert {"agents", "simulated switch", "store"} <= set(load.cpu_ms_per_call)
+    assert "20 released, 0 refused, 0 lost" in freeswitch_load.report(load)
