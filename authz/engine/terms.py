@@ -5,7 +5,6 @@ They are the same for every new call alike, so that a process keeps those it has
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Any, Final
 
 from authz.config.sections import CallSettings
@@ -29,6 +28,7 @@ from authz.store.layouts import AUTHORIZE, LEG_REQUEST
 from authz_ext.briefing import Briefing, Template
 from authz_ext.collector import spare
 from authz_ext.rating import Rate
+from authz_ext.tables import Latest
 
 #: Terms that a process keeps, at about 1.5 kB each; beyond, the oldest go.
 TERMS_MAX: Final = 32_768
@@ -223,10 +223,10 @@ class TermsBook:
     Another version of an account or of a deck comes as other objects, and so finds other terms.
     """
 
-    def __init__(self, decks: Decks, settings: CallSettings) -> None:
+    def __init__(self, decks: Decks, settings: CallSettings, terms_max: int = TERMS_MAX) -> None:
         self._decks = decks
         self._settings = settings
-        self._terms: OrderedDict[tuple[int | None, ...], Terms] = OrderedDict()
+        self._terms: Latest[tuple[int | None, ...], Terms] = Latest(terms_max)
 
     def find(self, chain: Chain, call: Call, now: int) -> Terms:
         """Return the terms of a call at store second `now`."""
@@ -243,7 +243,5 @@ class TermsBook:
             if terms.is_timeless:
                 # Numbers all over a large deck leave thousands, and none of them is in a cycle.
                 spare(terms)
-                self._terms[key] = terms
-                if len(self._terms) > TERMS_MAX:
-                    self._terms.popitem(last=False)
+                self._terms.put(key, terms)
         return terms

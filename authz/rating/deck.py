@@ -21,8 +21,9 @@ from authz.rating.compiled import (
 )
 from authz_ext.prefixes import PrefixTable, RowTable
 from authz_ext.rating import Rate
+from authz_ext.tables import Latest
 
-#: Rows that a process keeps ready; dropping more of them at a time would hold up its calls.
+#: Rows and rates that a process keeps ready, the latest of those asked for.
 ROWS_READY_MAX = 16_384
 RATES_READY_MAX = 16_384
 
@@ -65,8 +66,8 @@ class Deck:
             self._find = RowTable(self._table, self._rows).find
         except ValueError as error:
             raise DeckError(str(error)) from None
-        self._ready: dict[int, DeckRow] = {}
-        self._ready_rates: dict[int, Rate] = {}
+        self._ready: Latest[int, DeckRow] = Latest(ROWS_READY_MAX)
+        self._ready_rates: Latest[int, Rate] = Latest(RATES_READY_MAX)
 
     @classmethod
     def open(cls, path: Path, version: str) -> Deck:
@@ -109,6 +110,17 @@ class Deck:
             row = self._read_row(index, number)
         return row
 
+    def forget_rows(self, count: int) -> bool:
+        """Let go of so many rows and rates that are kept ready; False: there were none.
+
+        What is asked for afterwards is read anew. A deck that goes with all of them holds up the
+        calls of its process for some milliseconds.
+        """
+        had_any = bool(self._ready or self._ready_rates)
+        self._ready.forget_oldest(count)
+        self._ready_rates.forget_oldest(count)
+        return had_any
+
     def canonical(self) -> bytes:
         """Return the canonical CSV that this version was compiled from."""
         try:
@@ -127,17 +139,13 @@ class Deck:
             bool(flags & FLAG_BLOCKED),
             self._rate(rate),
         )
-        if len(self._ready) >= ROWS_READY_MAX:
-            self._ready.clear()
-        self._ready[index] = row
+        self._ready.put(index, row)
         return row
 
     def _rate(self, index: int) -> Rate:
         rate = self._ready_rates.get(index)
         if rate is None:
-            if len(self._ready_rates) >= RATES_READY_MAX:
-                self._ready_rates.clear()
             start = self._rate_ends[index - 1] if index else 0
             rate = Rate.unpack(bytes(self._rates[start : self._rate_ends[index]]))
-            self._ready_rates[index] = rate
+            self._ready_rates.put(index, rate)
         return rate

@@ -36,6 +36,9 @@ _LOCK_WAIT_SECONDS: Final = 30
 _LOCK_POLL_MS: Final = 20
 #: Files of versions no longer in force are removed after this time.
 FILE_KEEP_SECONDS: Final = 3_600
+#: A deck no longer in force goes in pieces of some 0.1 ms.
+_ROWS_FREED_AT_ONCE: Final = 256
+_FREEING_PAUSE_SECONDS: Final = 0.002
 
 
 class DeckRegistry:
@@ -95,6 +98,7 @@ class DeckRegistry:
             return
         mark, manifests = await self._published.read()
         self._compared_at = time.monotonic()
+        before = self.all()
         changed = [manifest for manifest in manifests if not self._has(manifest)]
         failures = [manifest for manifest in changed if not await self._load(manifest)]
         for deck_id in self._decks.keys() - {manifest.facts.id for manifest in manifests}:
@@ -104,6 +108,9 @@ class DeckRegistry:
         self._mark, self._is_complete = mark, not failures
         if changed:
             await self._in_thread(self._remove_old_files, manifests)
+        for deck in before:
+            if self.get(deck.id) is not deck:
+                await _let_go(deck)
 
     # -- following -----------------------------------------------------------------------
 
@@ -203,6 +210,14 @@ async def _locked(path: Path) -> AsyncIterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+async def _let_go(deck: Deck) -> None:
+    """Free what a deck keeps ready piece by piece, so that no call waits for it."""
+    while True:
+        if not deck.forget_rows(_ROWS_FREED_AT_ONCE):
+            return
+        await asyncio.sleep(_FREEING_PAUSE_SECONDS)
 
 
 def _digest(decks: list[Deck]) -> int:

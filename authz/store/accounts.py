@@ -7,7 +7,6 @@ compares it, and the engine reloads what turns out to be stale. Unknown accounts
 from __future__ import annotations
 
 import datetime as dt
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
@@ -24,6 +23,7 @@ from authz.store.layouts import ACCOUNT_STATE, LIMITS, NONE
 from authz.store.scripts import script_for
 from authz.validation import check_email
 from authz_ext.packing import PreparedCall
+from authz_ext.tables import Latest
 
 if TYPE_CHECKING:
     from authz.store.client import StoreClient
@@ -407,14 +407,14 @@ class AccountDirectory:
     def __init__(self, client: StoreClient, default_deck: str | None = None) -> None:
         self._client = client
         self._default_deck = default_deck
-        self._chains: OrderedDict[str, Chain] = OrderedDict()
-        self._roots: OrderedDict[str, str] = OrderedDict()
+        self._chains: Latest[str, Chain] = Latest(_CACHED_CHAINS_MAX)
+        self._roots: Latest[str, str] = Latest(_CACHED_CHAINS_MAX)
         #: Returns an account's chain if this process has it; it may be stale.
         self.cached: Callable[[str], Chain | None] = self._chains.get
 
     def forget(self, account_id: str) -> None:
         """Drop a chain that a script has called stale."""
-        self._chains.pop(account_id, None)
+        self._chains.pop(account_id)
 
     def forget_all(self) -> None:
         """Drop everything: a store that lost its last moments gives versions and names anew."""
@@ -440,9 +440,7 @@ class AccountDirectory:
             accounts.append(Account(record.id, record.state.version, record.config))
             current = record.config.parent
         chain = Chain(tag, tuple(accounts), self._default_deck)
-        self._chains[account_id] = chain
-        if len(self._chains) > _CACHED_CHAINS_MAX:
-            self._chains.popitem(last=False)
+        self._chains.put(account_id, chain)
         return chain
 
     async def tag_of(self, account_id: str, deadline_ms: int = 1000) -> str | None:
@@ -455,9 +453,7 @@ class AccountDirectory:
             if answer is None:
                 return None
             root = answer.decode()
-            self._roots[account_id] = root
-            if len(self._roots) > _CACHED_CHAINS_MAX:
-                self._roots.popitem(last=False)
+            self._roots.put(account_id, root)
         return keys.tag_of_root(root)
 
     async def read(self, account_id: str) -> AccountRecord | None:

@@ -2,6 +2,8 @@
 
 from cpython.object cimport PyObject
 
+from authz_ext.tables cimport SpreadTable
+
 
 cdef class Account:
     cdef str name
@@ -51,7 +53,7 @@ cdef class CallGate:
     cdef readonly long long lapsed
     cdef dict _accounts
     cdef object _sweep_order
-    cdef dict _calls
+    cdef SpreadTable _calls
     # The first call of each slot that has any.
     cdef dict _slots
     cdef long long _slot_next

@@ -2,6 +2,8 @@
 
 from libc.stdint cimport int64_t, uint32_t
 
+from authz_ext.tables cimport Latest
+
 cpdef str call_key(str account, str call_id)
 
 
@@ -31,6 +33,5 @@ cdef class Plan:
 
 
 cdef class CallMemory:
-    #: An OrderedDict by `call_key`: a dict would walk over the gaps of those forgotten.
-    cdef object _plans
-    cdef Py_ssize_t _calls_max
+    #: By `call_key`.
+    cdef Latest _plans

@@ -6,8 +6,6 @@ read it.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t
@@ -21,6 +19,7 @@ from authz_ext.codes cimport (
     DIRECTION_OUTBOUND,
 )
 from authz_ext.rating cimport Rate
+from authz_ext.tables cimport Latest
 
 cdef enum:
     SECONDS_BYTES = 4
@@ -149,19 +148,16 @@ cdef class CallMemory:
     """Plans of a process's latest calls; a forgotten one is read from the store."""
 
     def __cinit__(self, Py_ssize_t calls_max):
-        self._plans = OrderedDict()
-        self._calls_max = calls_max
+        self._plans = Latest(calls_max)
 
     def get(self, str account not None, str call_id not None):
         """Return the plan of a call, if remembered."""
-        return self._plans.get(call_key(account, call_id))
+        return self._plans.find(call_key(account, call_id))
 
     def put(self, Plan plan not None):
         """Remember a plan, forgetting the oldest beyond the bound."""
-        self._plans[plan.key] = plan
-        if len(self._plans) > self._calls_max:
-            self._plans.popitem(last=False)
+        self._plans.remember(plan.key, plan)
 
     def forget(self, str account not None, str call_id not None):
         """Drop a plan: the call has ended, or its record has changed."""
-        return self._plans.pop(call_key(account, call_id), None)
+        return self._plans.take(call_key(account, call_id))

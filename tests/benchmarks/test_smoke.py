@@ -22,6 +22,7 @@ from benchmarks import (
     log_rewrite,
     script_cost,
     store_size,
+    table_pauses,
     waking,
     worker_cost,
 )
@@ -158,3 +159,11 @@ async def test_waiting_calls_of_a_switch_are_all_decided_and_settled() -> None:
     assert min(load.release_ms) > 0
     assert {"agents", "simulated switch", "store"} <= set(load.cpu_ms_per_call)
     assert "20 released, 0 refused, 0 lost" in freeswitch_load.report(load)
+
+
+def test_pauses_of_tables_are_told_side_by_side() -> None:
+    found = [table_pauses.measure(name, 300) for name in ("dict", "OrderedDict", "Latest")]
+    assert all(0 < one.mean_us <= max(one.growing_max_us, one.steady_max_us) for one in found)
+    gates = {300: table_pauses.measure_gate(300)}
+    assert gates[300] > 0
+    assert table_pauses.report(found, gates).count(" 300 ") == 4

@@ -277,6 +277,25 @@ async def test_a_deck_in_use_outlives_its_chunks_and_its_file(
     await until(lambda: following.get("retail") is None)
 
 
+async def test_a_replaced_deck_frees_its_rows_and_stays_readable(
+    decks: PublishedDecks, following: DeckRegistry
+) -> None:
+    await decks.publish(build("0.01", prefixes=1_000))
+    await until(lambda: price_in(following) == "0.01")
+    old = following.get("retail")
+    assert old is not None
+    for number in range(999):
+        assert old.lookup(f"+1{number:06}55", 0, 0) is not None
+    await decks.publish(build("0.02"))
+    await until(lambda: price_in(following) == "0.02")
+    await until(lambda: not old.forget_rows(0))
+    row = old.lookup("+442079460000", 0, 0)
+    assert row is not None
+    assert row.rate.per_minute_text() == "0.01"
+    assert old.forget_rows(1)
+    assert not old.forget_rows(1)
+
+
 async def test_old_files_are_removed_and_others_left_alone(
     store: StoreClient,
     decks: PublishedDecks,

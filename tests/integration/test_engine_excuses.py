@@ -188,7 +188,7 @@ async def test_excuses_are_found_on_the_accounts_in_force(world):
     assert billings(await ask(world, "c1", SUB, judged_on=chain)) == ["free", "per_minute"]
     await world.account("sub", parent="master", deck="retail", max_calls=3)
     # As in a process that has not heard of it yet.
-    directory._chains["sub"] = chain
+    directory._chains.put("sub", chain)
     with pytest.raises(AccountsChanged):
         await ask(world, "c2", SUB, judged_on=chain)
     assert (await world.state("sub")).calls == 1

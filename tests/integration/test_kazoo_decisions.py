@@ -257,7 +257,7 @@ async def test_an_account_is_excused_from_its_next_call_on(stage: KazooStage) ->
     # Another process changes the account; this one still has it as it was.
     chain = await world.engine.context.directory.chain("sub")
     await world.account("sub", parent="master", deck="retail", metadata={"kazoo.enabled": "false"})
-    world.engine.context.directory._chains["sub"] = chain
+    world.engine.context.directory._chains.put("sub", chain)
     answer = await stage.ask("c2")
     assert words(answer) == (True, "limits_disabled", "per_minute")
     await stage.end(answer, 6)

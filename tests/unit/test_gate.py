@@ -190,7 +190,7 @@ class TestCallsPerSecond:
 
 class TestGauges:
     LEASE_US = 60_000_000
-    SLOT_US = 1 << 23
+    SLOT_US = 1 << 20
 
     def open(self, gate: CallGate, call: object, *, direction: int = OUTBOUND) -> None:
         gate.opened(call, ("sub", "master"), direction, NATIONAL, OWN_US + self.LEASE_US, OWN_US)

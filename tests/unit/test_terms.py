@@ -8,7 +8,6 @@ import pytest
 from world import RETAIL, US, WHOLESALE, PriceList, per_minute
 
 from authz.config.sections import CallSettings
-from authz.engine import terms as module
 from authz.engine.calls import Call
 from authz.engine.terms import Terms, TermsBook
 from authz.model import AccountConfig, AuthorizeRequest
@@ -103,10 +102,8 @@ def test_terms_with_windows_are_those_of_the_moment(book: TermsBook, decks: dict
     assert book.find(chain, make_call(), midnight + 43_200).full_step[1][0] == 40_000
 
 
-def test_a_full_book_drops_its_oldest_terms(
-    book: TermsBook, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "TERMS_MAX", 1)
+def test_a_full_book_drops_its_oldest_terms(decks: dict[str, Any]) -> None:
+    book = TermsBook(decks, CallSettings(), terms_max=1)
     chain = make_chain()
     first = book.find(chain, make_call(), NOW)
     second = book.find(chain, make_call(seconds=30), NOW)

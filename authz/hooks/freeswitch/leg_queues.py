@@ -6,7 +6,7 @@ Steps of one leg are done one after the other, those of different legs at the sa
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -17,6 +17,7 @@ from authz.hooks.freeswitch.desk import Alarm, Desk
 from authz.hooks.freeswitch.errors import CommandFailed, SwitchError
 from authz.hooks.freeswitch.events import Event
 from authz.hooks.freeswitch.limits import US
+from authz_ext.tables import Latest
 
 #: Steps that wait for one leg; more than any leg has in good order.
 _STEPS_MAX: Final = 64
@@ -41,7 +42,7 @@ class LegQueues:
         self._desk = desk
         self.alarm_steps: Mapping[Alarm, Callable[[ChargedCall], Awaitable[None]]] = {}
         self._legs: dict[str, Leg] = {}
-        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._ended: Latest[str, bool] = Latest(_ENDED_MAX)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -84,9 +85,7 @@ class LegQueues:
 
     def remember_ended(self, uuid: str) -> None:
         """Take no further event of the leg for the beginning of one."""
-        self._ended[uuid] = None
-        if len(self._ended) > _ENDED_MAX:
-            self._ended.popitem(last=False)
+        self._ended.put(uuid, True)
 
     def post(self, leg: Leg, step: Step, event: Event | None, *, is_last: bool = False) -> None:
         """Have a step done for a leg after those that wait; `event` is what told of it, if any."""
