@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 
 from authz import log
 from authz.errors import AuthzError, DeckError
-from authz.rating.deck import Deck
+from authz.rating.deck import ROWS_READY_MAX, Deck
 from authz.rating.publish import Manifest, PublishedDecks, Store
 
 T = TypeVar("T")
@@ -61,6 +61,7 @@ class DeckRegistry:
         self.digest = 0
         self._compared_at = time.monotonic()
         self._task: asyncio.Task[None] | None = None
+        self._freeing: set[asyncio.Task[None]] = set()
 
     def get(self, deck_id: str) -> Deck | None:
         """Return the deck in force under this id, or None."""
@@ -86,6 +87,9 @@ class DeckRegistry:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
+        for task in tuple(self._freeing):
+            task.cancel()
+        await asyncio.gather(*self._freeing, return_exceptions=True)
 
     async def refresh(self) -> None:
         """Compare with the store if its mark is new or the last comparison is old.
@@ -105,12 +109,10 @@ class DeckRegistry:
             del self._decks[deck_id]
             log.event("deck_removed", deck=deck_id)
         self.digest = _digest(self.all())
+        self._let_go([deck for deck in before if self.get(deck.id) is not deck])
         self._mark, self._is_complete = mark, not failures
         if changed:
             await self._in_thread(self._remove_old_files, manifests)
-        for deck in before:
-            if self.get(deck.id) is not deck:
-                await _let_go(deck)
 
     # -- following -----------------------------------------------------------------------
 
@@ -127,6 +129,13 @@ class DeckRegistry:
             log.event("decks_not_refreshed", level="warning", error=error)
             return False
         return True
+
+    def _let_go(self, decks: list[Deck]) -> None:
+        """Free decks that are no longer in force, while others come."""
+        if decks:
+            task = asyncio.create_task(_free(decks), name="replaced decks")
+            self._freeing.add(task)
+            task.add_done_callback(self._freeing.discard)
 
     def _has(self, manifest: Manifest) -> bool:
         deck = self._decks.get(manifest.facts.id)
@@ -212,12 +221,15 @@ async def _locked(path: Path) -> AsyncIterator[None]:
         os.close(descriptor)
 
 
-async def _let_go(deck: Deck) -> None:
-    """Free what a deck keeps ready piece by piece, so that no call waits for it."""
-    while True:
-        if not deck.forget_rows(_ROWS_FREED_AT_ONCE):
-            return
-        await asyncio.sleep(_FREEING_PAUSE_SECONDS)
+async def _free(decks: list[Deck]) -> None:
+    """Free what decks keep ready piece by piece, so that no call waits for it."""
+    while decks:
+        deck = decks.pop()
+        # Somebody may still ask it: then it goes with what was asked for meanwhile.
+        for _ in range(0, ROWS_READY_MAX, _ROWS_FREED_AT_ONCE):
+            if not deck.forget_rows(_ROWS_FREED_AT_ONCE):
+                break
+            await asyncio.sleep(_FREEING_PAUSE_SECONDS)
 
 
 def _digest(decks: list[Deck]) -> int:

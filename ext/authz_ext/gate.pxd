@@ -53,6 +53,8 @@ cdef class CallGate:
     cdef readonly long long lapsed
     cdef dict _accounts
     cdef object _sweep_order
+    # Looks at accounts that are due.
+    cdef int _unswept
     cdef SpreadTable _calls
     # The first call of each slot that has any.
     cdef dict _slots
@@ -69,6 +71,7 @@ cdef class CallGate:
     ) except -1
     cdef Account _entry(self, str name, long long now_us)
     cdef void _sweep(self, long long now_us)
+    cdef int _expire(self, long long now_us, Py_ssize_t looks) except -1
     cdef int _file(self, LiveCall call) except -1
     cdef int _unfile(self, LiveCall call) except -1
     cdef void _count(self, LiveCall call, int step)

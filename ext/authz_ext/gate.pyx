@@ -66,6 +66,7 @@ cdef enum:
     # Leases are filed by 2**20 us = 1.05 s: all of a slot are looked at in one step.
     SLOT_BITS = 20
     ACCOUNTS_SWEPT_AT_ONCE = 2
+    LEASES_LOOKED_AT_ONCE = 256
 
 
 @cython.final
@@ -255,6 +256,7 @@ cdef class CallGate:
             if entry.arrival_us < store_us:
                 entry.arrival_us = store_us
             entry.arrival_us += SECOND_US // calls_per_second
+        self._sweep(sent_us)
         return 0
 
     def denied(
@@ -274,6 +276,7 @@ cdef class CallGate:
         if entry.learn(version, sent_us, store_us, self.proof_us_max):
             until_us = min(until_us, store_us + SECOND_US)
             entry.blocked_until_us = max(entry.blocked_until_us, until_us)
+        self._sweep(sent_us)
 
     def forget(self):
         """Drop every proof, as when another server has become the store; the gauges stay."""
@@ -293,7 +296,7 @@ cdef class CallGate:
         cdef Account entry
         if not (0 <= direction < DIRECTIONS and 0 <= call_class < CLASSES):
             raise ValueError("direction or call_class out of range")
-        self.expire(now_us)
+        self._expire(now_us, LEASES_LOOKED_AT_ONCE)
         if self._calls.find(call) is not None:
             self.renewed(call, lease_until_us)
             return
@@ -308,9 +311,10 @@ cdef class CallGate:
             Py_INCREF(entry)
             live.accounts[live.legs] = <PyObject*>entry
             live.legs += 1
-        self._calls.put(call, live)
+        self._calls.add(call, live)
         self._file(live)
         self._count(live, 1)
+        self._sweep(now_us)
 
     def renewed(self, call, long long lease_until_us):
         """Move the end of a counted call's lease; an unknown call is left alone."""
@@ -341,27 +345,33 @@ cdef class CallGate:
     def expire(self, long long now_us):
         """Stop counting calls whose lease ended unheard of here (to within 1.05 s).
 
-        They were settled through another process or became orphans. `opened`, `live` and
-        `totals` call this themselves.
+        They were settled through another process or became orphans. `live` and `totals` call
+        this themselves; `opened` looks at some of them, so that no call waits for all.
         """
+        self._expire(now_us, -1)
+
+    cdef int _expire(self, long long now_us, Py_ssize_t looks) except -1:
+        """Do as `expire` for at most so many calls, or all (-1); the next time goes on with it."""
         cdef LiveCall call
-        cdef long long slot
         cdef long long slot_now = now_us >> SLOT_BITS
-        if self._slot_next < 0 or not self._slots:
-            self._slot_next = max(self._slot_next, slot_now)
-        while self._slot_next < slot_now:
-            slot = self._slot_next
-            # What is filed from here on is filed in a later slot.
-            self._slot_next += 1
+        if slot_now <= self._slot_next:
+            return 0
+        for slot in sorted([slot for slot in self._slots if slot < slot_now]):
             while slot in self._slots:
+                if looks == 0:
+                    return 0
+                looks -= 1
                 call = <LiveCall>self._slots[slot]
                 self._unfile(call)
                 if call.lease_until_us > now_us:
+                    # Not in this slot again: its lease ends in a later one.
                     self._file(call)
                 else:
                     self._calls.take(call.key)
                     self._count(call, -1)
                     self.lapsed += 1
+        self._slot_next = slot_now
+        return 0
 
     def live(self, str account not None, long long now_us):
         """Return this process's live calls of an account by (direction, class), without zeros."""
@@ -401,25 +411,24 @@ cdef class CallGate:
         found = self._accounts.get(name)
         if found is not None:
             return <Account>found
-        self._sweep(now_us)
         entry = Account.__new__(Account)
         entry.name = name
         entry.version = -1
         entry.sent_us = now_us
         self._accounts[name] = entry
         self._sweep_order.append(entry)
+        self._unswept += ACCOUNTS_SWEPT_AT_ONCE
         return entry
 
     cdef void _sweep(self, long long now_us):
         """Look at the accounts looked at longest ago and drop those of no more use.
 
-        Two for each new one: the table stays below twice the accounts in use.
+        Two for each new one: the table stays below twice the accounts in use. Called only where
+        no entry is on its way to be counted.
         """
         cdef Account entry
-        cdef int _
-        for _ in range(ACCOUNTS_SWEPT_AT_ONCE):
-            if not self._sweep_order:
-                return
+        while self._unswept > 0 and self._sweep_order:
+            self._unswept -= 1
             entry = <Account>self._sweep_order.popleft()
             if entry.live_count == 0 and now_us - entry.sent_us > 2 * SECOND_US:
                 del self._accounts[entry.name]

@@ -1,4 +1,4 @@
-"""Layout of tables that never hold up a call."""
+"""Layout of the tables of what a process remembers."""
 
 from cpython.object cimport PyObject
 
@@ -9,7 +9,7 @@ cdef class SpreadTable:
     cdef Py_ssize_t size
 
     cdef object find(self, object key)
-    cdef int put(self, object key, object value) except -1
+    cdef int add(self, object key, object value) except -1
     cdef object take(self, object key)
 
 

@@ -1,4 +1,4 @@
-"""Tables of what a process remembers, in which no step takes longer the more they hold.
+"""Tables of what a process remembers, in which a step moves a part of the entries at the most.
 
 A dict that has outgrown its memory moves all its entries in one step, and one from which entries
 are taken out does so again and again; an OrderedDict looks each of them up besides. With 100,000

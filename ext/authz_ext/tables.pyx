@@ -1,4 +1,4 @@
-"""Tables of what a process remembers, in which no step takes longer the more they hold.
+"""Tables of what a process remembers, in which a step moves a part of the entries at the most.
 
 A dict that has outgrown its memory moves all its entries in one step, and one from which entries
 are taken out does so again and again; an OrderedDict looks each of them up besides. With 100,000
@@ -36,12 +36,10 @@ cdef class SpreadTable:
         """Return the value of a key, or None."""
         return part_of(self, key).get(key)
 
-    cdef int put(self, object key, object value) except -1:
-        """Set the value of a key."""
-        cdef dict part = part_of(self, key)
-        cdef Py_ssize_t before = len(part)
-        part[key] = value
-        self.size += len(part) - before
+    cdef int add(self, object key, object value) except -1:
+        """Put in a key that is not there."""
+        part_of(self, key)[key] = value
+        self.size += 1
         return 0
 
     cdef object take(self, object key):
@@ -95,7 +93,12 @@ cdef class Latest:
 
     def clear(self):
         """Forget all keys, in one step that takes the longer the more there are."""
-        self.forget_oldest(self._entries.size)
+        before = self._entries
+        self._oldest = NULL
+        self._newest = NULL
+        self._entries = SpreadTable()
+        # Only now is anything freed.
+        del before
 
     def __contains__(self, key):
         return self.find(key) is not None
@@ -116,7 +119,7 @@ cdef class Latest:
         entry = Entry.__new__(Entry)
         entry.key = key
         entry.value = value
-        self._entries.put(key, entry)
+        self._entries.add(key, entry)
         entry.older = self._newest
         if self._newest != NULL:
             (<Entry>self._newest).newer = <PyObject*>entry

@@ -87,6 +87,8 @@ class Effect(Struct, frozen=True):
     import_max_ms: float
     publications: tuple[Publication, ...]
     audit_findings: int
+    #: Profiles of the import, and of the publications with their quiet times.
+    import_stalls: Stalls | None = None
     stalls: Stalls | None = None
 
 
@@ -233,22 +235,21 @@ async def measure(
         await decks.see_effect(_PRICES[0])
         old = await decks.in_force()
         load = _Load(daemon, scenario, rate)
-        async with load.running() as collected:
+        async with (
+            load.running() as collected,
+            _watching(daemon.pids() + load.pids, watches_stalls) as sightings,
+        ):
             await asyncio.sleep(_LEAD_SECONDS + before_seconds)
             imported = await _timed(decks.import_file(daemon, new_file, _PRICES[1]))
             turns = ((old, _PRICES[0]), (await decks.in_force(), _PRICES[1]))
-            async with _watching(daemon.pids() + load.pids, watches_stalls) as sightings:
-                await asyncio.sleep(_LEAD_SECONDS)
-                moments = [
-                    await _timed_and_quiet(decks.publish(*turns[turn % 2]))
-                    for turn in range(publications)
-                ]
+            moments = [
+                await _timed_and_quiet(decks.publish(*turns[turn % 2]))
+                for turn in range(publications)
+            ]
         report = await audit(services.context.client, archive=services.archive)
     latencies = _Latencies(collected)
     begin_ns = imported.begin_ns - int(before_seconds * NANOS_PER_SECOND)
-    stalls = [
-        Observed(collected, one, moments[0].begin_ns, moments[-1].end_ns) for one in sightings
-    ]
+    turns_begin_ns, turns_end_ns = moments[0].begin_ns, moments[-1].end_ns
     return Effect(
         requests=len(collected.dues),
         failed=_failed(collected),
@@ -257,8 +258,17 @@ async def measure(
         import_max_ms=latencies.longest_ms(imported.begin_ns, imported.end_ns),
         publications=tuple(_told(one, latencies) for one in moments),
         audit_findings=len(report.findings),
-        stalls=find_stalls(stalls) if stalls else None,
+        import_stalls=_stalls(collected, sightings, imported.begin_ns, imported.end_ns),
+        stalls=_stalls(collected, sightings, turns_begin_ns, turns_end_ns),
     )
+
+
+def _stalls(
+    collected: Collected, sightings: Sequence[Sightings], begin_ns: int, end_ns: int
+) -> Stalls | None:
+    """Return the profile of the slowest requests of that time, if it was watched."""
+    observed = [Observed(collected, one, begin_ns, end_ns) for one in sightings]
+    return find_stalls(observed) if observed else None
 
 
 def _new_deck(scenario: Scenario) -> bytes:
@@ -362,8 +372,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         sys.stdout.write(msgspec.json.encode(effect).decode() + "\n")
         return 0
+    console = Console()
     sys.stdout.write(report(effect))
-    show_stalls(Console(), None, effect.stalls)
+    if effect.stalls is not None:
+        console.print("\nDuring the import")
+        show_stalls(console, None, effect.import_stalls)
+        console.print("\nDuring the publications and the quiet times")
+        show_stalls(console, None, effect.stalls)
     return 0
 
 

@@ -3,8 +3,8 @@
 So many calls come; then as many go as come, any of them, until every one has been replaced some
 times. Told is the longest single step of either time (processor time, so that others' work does
 not count), and what a step takes on average, for a dict, an OrderedDict, which can forget its
-oldest entry, and `Latest`, with which a worker remembers its calls. At last the gate that counts
-live calls looks for those whose lease has ended.
+oldest entry, and `Latest`, with which a worker remembers its calls. At last so many calls live in
+the gate that counts them, each extended once, and the first leases come up one after the other.
 """
 
 from __future__ import annotations

@@ -127,6 +127,7 @@ async def test_a_new_deck_is_seen_to_take_effect(tmp_path: Path) -> None:
     assert len(effect.publications) == 2
     assert all(min(msgspec.structs.astuple(one)) > 0 for one in effect.publications)
     assert effect.stalls is not None
+    assert effect.import_stalls is not None
     assert "longest during a publication" in deck_effect.report(effect)
 
 
@@ -166,4 +167,5 @@ def test_pauses_of_tables_are_told_side_by_side() -> None:
     assert all(0 < one.mean_us <= max(one.growing_max_us, one.steady_max_us) for one in found)
     gates = {300: table_pauses.measure_gate(300)}
     assert gates[300] > 0
-    assert table_pauses.report(found, gates).count(" 300 ") == 4
+    told = table_pauses.report(found, gates).splitlines()
+    assert [line.split()[0] for line in told[1:]] == ["dict", "OrderedDict", "Latest", "gate,"]

@@ -249,6 +249,41 @@ class TestGauges:
         gate.expire(later_us + 2 * self.SLOT_US)
         assert gate.call_count == 0
 
+    def test_leases_that_lapsed_unheard_of_are_looked_at_by_and_by(self) -> None:
+        gate = CallGate()
+        for number in range(1_000):
+            self.open(gate, number)
+        later_us = OWN_US + self.LEASE_US + self.SLOT_US
+        counts = []
+        for number in range(1_000, 1_006):
+            gate.opened(number, ("sub",), OUTBOUND, NATIONAL, later_us + self.LEASE_US, later_us)
+            counts.append(gate.call_count)
+        assert counts == [745, 490, 235, 4, 5, 6]
+        assert gate.lapsed == 1_000
+        assert gate.totals(later_us) == gate.live("sub", later_us) == {(OUTBOUND, NATIONAL): 6}
+
+    def test_a_renewed_call_lives_on_while_others_lapse(self) -> None:
+        gate = CallGate()
+        for number in range(1_000):
+            self.open(gate, number)
+        gate.renewed(500, OWN_US + 3 * self.LEASE_US)
+        later_us = OWN_US + self.LEASE_US + self.SLOT_US
+        gate.opened("new", ("sub",), OUTBOUND, NATIONAL, later_us + self.LEASE_US, later_us)
+        assert gate.totals(later_us) == {(OUTBOUND, NATIONAL): 2}
+        assert gate.counts(500)
+        gate.expire(OWN_US + 3 * self.LEASE_US + self.SLOT_US)
+        assert gate.call_count == 0
+
+    def test_a_chain_is_counted_whole_however_new_its_accounts_are(self) -> None:
+        gate = CallGate()
+        gate.opened("first", ("a",), OUTBOUND, NATIONAL, OWN_US + 1, OWN_US)
+        later_us = OWN_US + 60_000_000
+        gate.expire(later_us)
+        # That `a` is of no more use may be found while `b` comes.
+        gate.opened("second", ("a", "b"), OUTBOUND, NATIONAL, later_us + self.LEASE_US, later_us)
+        both = {(OUTBOUND, NATIONAL): 1}
+        assert gate.live("a", later_us) == gate.live("b", later_us) == both
+
     @pytest.mark.parametrize(("direction", "call_class"), [(2, 0), (-1, 0), (0, 8), (0, -1)])
     def test_what_is_no_class_or_direction_is_an_error(
         self, direction: int, call_class: int
