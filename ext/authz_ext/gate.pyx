@@ -63,9 +63,10 @@ cdef enum:
     SECOND_US = 1_000_000
     # Elapsed time per microsecond by which two clocks may differ: NTP slews by half of this.
     DRIFT_DIVISOR = 1_000
-    # Leases are filed by 2**20 us = 1.05 s: all of a slot are looked at in one step.
+    # Leases are filed by 2**20 us = 1.05 s.
     SLOT_BITS = 20
     ACCOUNTS_SWEPT_AT_ONCE = 2
+    # Of those that have come up, while a call waits.
     LEASES_LOOKED_AT_ONCE = 256
 
 

@@ -4,7 +4,7 @@ from cpython.object cimport PyObject
 
 
 cdef class SpreadTable:
-    #: Dicts, each with a part of the entries; which one is told by the hash of the key.
+    #: Dicts, each with a part of the entries; which one is told by the hash of the key. None: empty.
     cdef list _parts
     cdef Py_ssize_t size
 

@@ -21,8 +21,8 @@ cdef enum:
 cdef uint64_t MIXER = 0x9E3779B97F4A7C15
 
 
-cdef inline dict part_of(SpreadTable table, object key):
-    return <dict>table._parts[(<uint64_t>PyObject_Hash(key) * MIXER) >> PART_SHIFT]
+cdef inline Py_ssize_t place_of(object key) except -1:
+    return <Py_ssize_t>((<uint64_t>PyObject_Hash(key) * MIXER) >> PART_SHIFT)
 
 
 @cython.final
@@ -30,21 +30,28 @@ cdef class SpreadTable:
     """A dict in 256 parts; None is no value. For keys whose hash and comparison run no Python."""
 
     def __cinit__(self):
-        self._parts = [{} for _ in range(PARTS)]
+        self._parts = [None] * PARTS
 
     cdef object find(self, object key):
         """Return the value of a key, or None."""
-        return part_of(self, key).get(key)
+        part = self._parts[place_of(key)]
+        return None if part is None else (<dict>part).get(key)
 
     cdef int add(self, object key, object value) except -1:
         """Put in a key that is not there."""
-        part_of(self, key)[key] = value
+        cdef Py_ssize_t place = place_of(key)
+        part = self._parts[place]
+        if part is None:
+            # A table that holds little takes little: there are two for each deck.
+            part = self._parts[place] = {}
+        (<dict>part)[key] = value
         self.size += 1
         return 0
 
     cdef object take(self, object key):
         """Take a key out and return its value, or None."""
-        value = part_of(self, key).pop(key, None)
+        part = self._parts[place_of(key)]
+        value = None if part is None else (<dict>part).pop(key, None)
         if value is not None:
             self.size -= 1
         return value
