@@ -296,6 +296,41 @@ async def test_a_replaced_deck_frees_its_rows_and_stays_readable(
     assert not old.forget_rows(1)
 
 
+async def test_a_replaced_deck_that_is_long_in_going_delays_no_other(
+    decks: PublishedDecks, following: DeckRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await decks.publish(build("0.01"))
+    await until(lambda: price_in(following) == "0.01")
+    began = asyncio.Event()
+
+    async def never_end(_: list[Deck]) -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(registry, "_free", never_end)
+    await decks.publish(build("0.02"))
+    await asyncio.wait_for(began.wait(), 30)
+    await decks.publish(build("0.03"))
+    await until(lambda: price_in(following) == "0.03")
+
+
+async def test_a_replaced_deck_goes_though_old_files_cannot_be_removed(
+    decks: PublishedDecks, following: DeckRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await decks.publish(build("0.01"))
+    await until(lambda: price_in(following) == "0.01")
+    old = following.get("retail")
+    assert old is not None
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(following, "_remove_old_files", refuse)
+    await decks.publish(build("0.02"))
+    await until(lambda: price_in(following) == "0.02")
+    await until(lambda: not old.forget_rows(0))
+
+
 async def test_old_files_are_removed_and_others_left_alone(
     store: StoreClient,
     decks: PublishedDecks,
