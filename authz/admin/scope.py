@@ -170,7 +170,8 @@ class Tree(NamedTuple):
         """Return an answer without the legs and names of accounts above the tree's top."""
         if not self.above:
             return answer
-        return _without(answer, self.above)  # type: ignore[no-any-return]
+        cut: T = _without(answer, self.above)
+        return cut
 
     def cut_problem(self, document: ProblemDocument) -> ProblemDocument:
         """Return a problem document that names no account above the tree's top."""

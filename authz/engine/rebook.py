@@ -6,11 +6,20 @@ that whoever says it again, now or later, finds it booked.
 
 from __future__ import annotations
 
+from typing import cast
+
 from msgspec import Struct
 
 from authz.engine import settle as settling
 from authz.engine.context import ATTEMPTS_MAX, Context
-from authz.engine.postings import CreditRequest, DebitRequest, PostingRefused, PostingService
+from authz.engine.postings import (
+    CreditKind,
+    CreditRequest,
+    DebitKind,
+    DebitRequest,
+    PostingRefused,
+    PostingService,
+)
 from authz.engine.steps import pack_costs
 from authz.errors import CallUnknown, Conflict, NotExecuted, NotFound
 from authz.model import SettleRequest
@@ -62,7 +71,8 @@ async def rebook(context: Context, entry: LostEntry) -> bool:
     first = next((amount for amount in entry.amounts if amount), 0)
     if first > 0:
         request = CreditRequest(
-            kind=entry.kind.label,  # type: ignore[arg-type]  # as it was booked
+            # As it was booked, whatever may be asked for today.
+            kind=cast("CreditKind", entry.kind.label),
             amount=format_amount(first),
             call_id=entry.refunded_call or None,
             reference=entry.reference,
@@ -71,7 +81,7 @@ async def rebook(context: Context, entry: LostEntry) -> bool:
         posted = await postings.credit(entry.accounts[0], request)
     else:
         debit = DebitRequest(
-            kind=entry.kind.label,  # type: ignore[arg-type]  # as it was booked
+            kind=cast("DebitKind", entry.kind.label),
             amount=format_amount(0 - first),
             reference=entry.reference,
             description=entry.description,

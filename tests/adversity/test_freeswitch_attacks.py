@@ -96,15 +96,14 @@ def test_a_callee_left_behind_while_nobody_looks_is_charged_on(play: Play, is_ki
 
 def test_a_switch_that_refuses_all_commands_ends_its_calls_by_itself(play: Play) -> None:
     async def scenario(stage: AgentStage) -> None:
-        run = stage.switch.api.run
         talking = stage.call()
         await stage.talked(talking, 5)
-        stage.switch.api.run = lambda line: "-ERR no reply\n"  # type: ignore[method-assign]
+        stage.switch.api.answer_to_all = "-ERR no reply\n"
         waiting = stage.call()
         await asyncio.sleep(100)
         assert talking.cause == "ALLOTTED_TIMEOUT"
         assert waiting.is_up
-        stage.switch.api.run = run  # type: ignore[method-assign]
+        stage.switch.api.answer_to_all = None
         # It was authorized and must not wait for ever: it is killed once that can be had.
         await stage.ended(waiting)
         assert waiting.sip_status == 503

@@ -33,6 +33,7 @@ from loadtest.histogram import Histogram
 _NUMBER: Final = "14155550100"
 _LEAD_SECONDS: Final = 1.0
 _WAIT_SECONDS_MAX: Final = 60
+_SECONDS_MAX: Final = 600
 _LOOK_SECONDS: Final = 0.05
 _QUANTILES: Final = (0.5, 0.99, 0.999, 1.0)
 
@@ -59,19 +60,17 @@ class _Calls:
         self._switch = switch
         self._accounts = cycle(accounts)
         self._due_ns: dict[str, int] = {}
-        self._run = switch.api.run
         self.release_ns: list[int] = []
         self.late_ns: list[int] = []
         self.uuids: list[str] = []
         switch.callees[_NUMBER] = Callee(ring_seconds=None, answer_seconds=0.3, refusal="USER_BUSY")
-        switch.api.run = self._watch  # type: ignore[method-assign] # it has no hook for this
+        switch.api.on_command = self._watch
 
-    def _watch(self, line: str) -> str:
+    def _watch(self, line: str) -> None:
         if line.startswith("uuid_transfer"):
             due_ns = self._due_ns.pop(line.split(" ", 2)[1])
             self.release_ns.append(time.monotonic_ns() - due_ns)
         self._switch.api.log.clear()
-        return self._run(line)
 
     async def offer(self, rate: int, count: int) -> None:
         """Let so many calls come, so many a second."""
@@ -193,6 +192,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=int, default=10, help="how long (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of words")
     options = parser.parse_args(arguments)
+    if options.rate < 1 or not 1 <= options.seconds <= _SECONDS_MAX:
+        parser.error(f"--rate is at least 1, --seconds 1 to {_SECONDS_MAX}")
     load = uvloop.run(measure(options.rate, options.seconds))
     told = msgspec.json.encode(load).decode() + "\n" if options.json else report(load)
     sys.stdout.write(told)

@@ -58,14 +58,20 @@ class SimulatedApi:
         self._globals: dict[str, str] = {}
         #: Every command that was run, for tests to look at.
         self.log: list[str] = []
-        #: What to answer to a line instead of the truth.
+        #: What to answer to a line, or to every one, instead of the truth.
         self.answers: dict[str, str] = {}
+        self.answer_to_all: str | None = None
+        #: Is told of each command before it is run.
+        self.on_command: Callable[[str], None] | None = None
 
     def run(self, line: str) -> str:
         """Run a command and return its answer."""
         self.log.append(line)
-        if line in self.answers:
-            return self.answers[line]
+        if self.on_command is not None:
+            self.on_command(line)
+        told = self.answers.get(line, self.answer_to_all)
+        if told is not None:
+            return told
         name, _, rest = line.partition(" ")
         command = self._commands.get(name)
         return f"-ERR {name} Command not found!\n" if command is None else command(rest)
